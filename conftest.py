@@ -1,0 +1,38 @@
+"""What a test run needs: the embedded data whatever the user has, and strict notebooks on any machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+os.environ["DRIVE_UNET_DATA"] = "embedded"
+os.environ.pop("MPLBACKEND", None)  # a notebook kernel would inherit it and show no figure
+matplotlib.use("Agg")  # this process only: tests open no window
+
+CELL_TIMEOUT = 300  # seconds; a kernel that died would otherwise be waited for until nbval's 2000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set nbval's options where nbval is installed and the command line does not name its own."""
+    option = config.option
+    if not hasattr(option, "nbval"):
+        return
+    if option.nbval_sanitize_with is None:
+        option.nbval_sanitize_with = str(Path(__file__).parent / "tests" / "notebook_outputs.cfg")
+    if option.nbval_kernel_name is None:
+        option.nbval_current_env = True
+    if option.nbval_cell_timeout == 2000:
+        option.nbval_cell_timeout = CELL_TIMEOUT
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the embedded set painted before the first notebook, so that no output holds the progress bar."""
+    if session.config.option.collectonly:
+        return
+    if any(item.path.suffix == ".ipynb" for item in session.items):
+        from drive_unet.synthetic import embedded
+
+        embedded(progress=False)

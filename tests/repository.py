@@ -1,0 +1,71 @@
+"""What several tests ask about the repository as a whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK_PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# A folder of somebody's machine: home folders, temporary files, and where this copy of the repository lies.
+_HERE = rf"|{re.escape(str(ROOT.parent))}[/\\]" if len(ROOT.parts) > 2 else ""
+MACHINE_PATH = re.compile(rf"(?<![\w.~])(?:/(?:home|root|tmp|Users|private)/\w{_HERE})|\b[A-Z]:\\+Users")
+_LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)|(?:src|href)=[\"']([^\"']+)[\"']")
+
+
+def files() -> list[Path]:
+    """Return every file that is in the repository, or would be if all were added."""
+    try:
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = (
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+        )
+    except (OSError, subprocess.CalledProcessError):  # unpacked from an archive
+        listed = [
+            path.relative_to(ROOT).as_posix()
+            for path in ROOT.rglob("*")
+            if not any(
+                part in {".venv", ".git", "__pycache__", "data"} for part in path.relative_to(ROOT).parts
+            )
+        ]
+    return sorted({ROOT / name for name in listed if name and (ROOT / name).is_file()})
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook as committed."""
+    return nbformat.read(path, as_version=4)
+
+
+def broken_links(markdown: str, folder: Path) -> list[str]:
+    """Return the targets of relative links in `markdown`, seen from `folder`, where there is no file."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", markdown, flags=re.DOTALL)
+    targets = ["".join(groups) for groups in _LINK.findall(prose)]
+    relative = [t for t in targets if not re.match(r"[a-z][a-z0-9+.-]*:|#", t)]
+    return [t for t in relative if not (folder / t.partition("#")[0]).exists()]
+
+
+def fresh_environment(folder: Path) -> Path:
+    """Make a virtual environment with every package of this one, pip too, but drive-unet; return its Python.
+
+    The packages are linked, so nothing is downloaded or copied.
+    """
+    venv.create(folder / "venv", symlinks=os.name != "nt")
+    binaries = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    python = binaries / ("python.exe" if os.name == "nt" else "python")
+    linked = folder / "linked"
+    linked.mkdir()
+    for parent in dict.fromkeys(p for p in sys.path if Path(p).name in {"site-packages", "dist-packages"}):
+        for entry in Path(parent).iterdir():
+            mine = re.match(r"_?_?(?:editable_*)?_*drive[_-]unet", entry.name, re.IGNORECASE)
+            if not mine and not (linked / entry.name).exists():
+                (linked / entry.name).symlink_to(entry, target_is_directory=entry.is_dir())
+    where = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    purelib = subprocess.run(where, capture_output=True, text=True, check=True).stdout.strip()
+    Path(purelib, "linked.pth").write_text(f"{linked}\n", encoding="utf-8")
+    return python

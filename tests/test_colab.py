@@ -1,0 +1,148 @@
+"""The set-up cell on Google Colab, without Colab: its branch works, and its install changes nothing there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from repository import ROOT, fresh_environment
+from rewrite_addresses import repository, setup_cell
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+# What Colab had installed in August 2026, as its public image listed it; `pip list` there tells the present.
+COLAB_PYTHON = "3.13"
+COLAB = {
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+    "numpy": "2.1.3",
+    "pillow": "11.3.0",
+    "matplotlib": "3.10.0",
+    "scikit-image": "0.25.2",
+    "scikit-learn": "1.6.1",
+    "scipy": "1.16.3",
+    "ipywidgets": "7.7.1",
+    "ipykernel": "6.17.1",
+    "ipython": "7.34.0",
+    "accelerate": "1.14.0",
+    "safetensors": "0.8.0",
+    "huggingface_hub": "1.27.0",
+    "pooch": "1.9.0",
+    "tqdm": "4.67.3",
+}
+# Small packages that an install may bring along: no other package depends on their version there.
+MAY_BE_NEW = {"platformdirs", "torchmetrics"}
+
+
+def test_requirements_accept_what_colab_has():
+    installed = {canonicalize_name(name): version for name, version in COLAB.items()}
+    assert SpecifierSet(PROJECT["requires-python"]).contains(COLAB_PYTHON)
+    for line in PROJECT["dependencies"]:
+        requirement = Requirement(line)
+        name = canonicalize_name(requirement.name)
+        if name in installed:
+            assert requirement.specifier.contains(installed[name]), f"{line} would replace {installed[name]}"
+        else:
+            assert name in MAY_BE_NEW, f"{line}: Colab has none, so say here that it may be installed"
+
+
+# Runs the cell in the file named by its argument as a notebook would, with %pip recorded instead of run where
+# "record" follows, and prints what was asked of it.
+RUN_CELL = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+asked = []
+if sys.argv[2:] == ["record"]:
+    shell.register_magic_function(asked.append, "line", "pip")
+result = shell.run_cell(open(sys.argv[1], encoding="utf-8").read())
+result.raise_error()
+print("asked:", asked)
+print("package:", shell.run_cell("import drive_unet; drive_unet.__file__").result)
+"""
+
+
+@pytest.fixture
+def colab(tmp_path):
+    """An environment in which google.colab is imported before the first cell, as on Colab."""
+    package = tmp_path / "stub" / "google" / "colab"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (tmp_path / "stub" / "sitecustomize.py").write_text("import google.colab\n", encoding="utf-8")
+    (tmp_path / "run_cell.py").write_text(RUN_CELL, encoding="utf-8")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return environment | {"PYTHONPATH": str(tmp_path / "stub"), "IPYTHONDIR": str(tmp_path / "ipython")}
+
+
+def run_cell(python, source, folder, environment, *arguments):
+    cell = folder / "cell.py"
+    cell.write_text(source, encoding="utf-8")
+    command = [str(python), str(folder / "run_cell.py"), str(cell), *arguments]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_colab_branch_asks_pip_for_the_package(tmp_path, colab):
+    shown = run_cell(sys.executable, setup_cell(repository()), tmp_path, colab, "record")
+    assert f"asked: ['install --quiet git+{repository()}']" in shown
+    assert ("OWNER is a placeholder" in shown) == ("/OWNER/" in repository())
+
+
+def test_elsewhere_nothing_is_installed(tmp_path, colab):
+    del colab["PYTHONPATH"]
+    shown = run_cell(sys.executable, setup_cell(repository()), tmp_path, colab, "record")
+    assert "asked: []" in shown
+    assert "OWNER" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.name == "nt", reason="links packages into a new environment, which Windows lets few users do"
+)
+def test_colab_branch_installs_from_git(tmp_path, colab):
+    published = tmp_path / "published"
+    published.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, published)
+    shutil.copytree(
+        ROOT / "drive_unet", published / "drive_unet", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    git = [
+        "git",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.org",
+        "-c",
+        "init.defaultBranch=main",
+    ]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "published"]):
+        subprocess.run([*git, *command], cwd=published, check=True)
+    colab |= {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{published.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": repository(),
+    }
+    python = fresh_environment(tmp_path)
+    before = installed(python, colab)
+    shown = run_cell(python, setup_cell(repository()), tmp_path, colab)
+    assert f"package: {python.parent.parent}" in shown
+    after = installed(python, colab)
+    assert after.pop("drive-unet")
+    assert after == before
+
+
+def installed(python, environment):
+    """Return name and version of every package that `python` sees."""
+    command = [str(python), "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
+    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("==") for line in listed.splitlines())
