@@ -1,0 +1,108 @@
+"""Small fake copies of DRIVE in any layout and encoding, for tests."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (58, 60)  # height, width
+TRAINING, TEST = range(21, 41), range(1, 21)
+
+
+def disc(size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A field of view: (H, W) bool, 69 % of the frame as in DRIVE."""
+    height, width = size
+    y, x = np.mgrid[:height, :width]
+    return np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) < 0.46 * width
+
+
+def tree(number: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Vessels: (H, W) bool, a few thin lines that differ by number, none of them mirrored."""
+    height, width = size
+    mask = np.zeros(size, dtype=bool)
+    row, column = height // 4 + number % 20, width // 4 + number % 13
+    mask[row, width // 4 : width // 2] = True
+    mask[height // 4 : 3 * height // 4, column] = True
+    return mask & disc(size)
+
+
+def photograph(number: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A fundus photograph: (H, W, 3) uint8, reddish in the field of view, vessels darker, and some noise."""
+    rng = np.random.default_rng(number)
+    light = np.linspace(1, 0.5, size[1])[:, None]  # uneven illumination, from left to right
+    image = light * [190, 110, 60] + rng.integers(-9, 10, (*size, 3)) - 30 * tree(number, size)[..., None]
+    return np.where(disc(size)[..., None], image, 2).astype(np.uint8)
+
+
+def palette(mask: np.ndarray) -> Image.Image:
+    """A palette image of {0, 1} whose colours have grey levels {3, 253}, as DRIVE's second observer is."""
+    picture = Image.fromarray(mask.astype(np.uint8))
+    picture.putpalette([3, 3, 3, 253, 253, 253])  # makes it mode P
+    return picture
+
+
+def grey(bright: int, dtype: type = np.uint8) -> Callable[[np.ndarray], Image.Image]:
+    """An encoder of masks as grey {0, bright}."""
+    return lambda mask: Image.fromarray((mask * bright).astype(dtype))
+
+
+def colour(bright: tuple[int, ...], dark: tuple[int, ...]) -> Callable[[np.ndarray], Image.Image]:
+    """An encoder of masks as RGB or RGBA of two colours."""
+    return lambda mask: Image.fromarray(np.where(mask[..., None], bright, dark).astype(np.uint8))
+
+
+def one_bit(mask: np.ndarray) -> Image.Image:
+    """A mask as an image of one bit a pixel."""
+    return Image.fromarray(mask)
+
+
+def write_split(
+    folder: Path,
+    split: str,
+    numbers: Iterable[int],
+    *,
+    vessels: bool = True,
+    fov: bool = True,
+    second: bool = False,
+    suffix: str = ".gif",
+    encode: Callable[[np.ndarray], Image.Image] = grey(255),  # noqa: B008 (a constant)
+) -> Path:
+    """Write one split (images, 1st_manual, mask, 2nd_manual) into `folder`, named as DRIVE's files are."""
+    for number in numbers:
+        base = f"{number:02d}"
+        files = {f"images/{base}_{split}.tif": Image.fromarray(photograph(number))}
+        if vessels:
+            files[f"1st_manual/{base}_manual1{suffix}"] = encode(tree(number))
+        if fov:
+            files[f"mask/{base}_{split}_mask{suffix}"] = encode(disc())
+        if second:
+            files[f"2nd_manual/{base}_manual2.gif"] = palette(tree(number + 1))
+        for name, picture in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, optimize=False) if name.endswith(".gif") else picture.save(path)
+    return folder
+
+
+def write_drive(root: Path, *, test_labels: bool = False, test_name: str = "test", **options) -> Path:
+    """Write a whole copy, today's official download by default: 20 and 20 photographs, no test labels."""
+    write_split(root / "training", "training", TRAINING, **options)
+    labels = {"vessels": test_labels, "second": test_labels}
+    write_split(root / test_name, "test", TEST, **{**options, **labels})
+    return root
+
+
+def zipped(folder: Path, archive: Path, *, within: str | None = None) -> Path:
+    """Zip a folder, with its own name (or `within`) in front of every path, as the official archives are."""
+    prefix = folder.name if within is None else within
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                opened.write(
+                    file, "/".join(part for part in (prefix, file.relative_to(folder).as_posix()) if part)
+                )
+    return archive

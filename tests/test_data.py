@@ -1,0 +1,429 @@
+"""Decoding to exact {0, 1}, the dataset, the folds, and what is scored where labels are missing."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from builders import (
+    SIZE,
+    TRAINING,
+    colour,
+    disc,
+    grey,
+    one_bit,
+    palette,
+    photograph,
+    tree,
+    write_drive,
+    write_split,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms, tv_tensors
+from torchvision.transforms import v2
+
+from drive_unet.data import DRIVEDataset, Sample, folds, load_drive, read_image, read_mask
+from drive_unet.errors import DataError
+from drive_unet.preprocessing import detect_fov
+
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+ENCODINGS = {
+    "grey 0/255 GIF": (grey(255), ".gif"),
+    "grey 0/1 GIF": (grey(1), ".gif"),
+    "grey 0/255 PNG": (grey(255), ".png"),
+    "grey 0/1 PNG": (grey(1), ".png"),
+    "grey 0/255 TIFF": (grey(255), ".tif"),
+    "palette {3, 253} GIF": (palette, ".gif"),
+    "palette {3, 253} PNG": (palette, ".png"),
+    "one bit PNG": (one_bit, ".png"),
+    "one bit TIFF": (one_bit, ".tif"),
+    "16 bit 0/65535 PNG": (grey(65535, np.uint16), ".png"),
+    "16 bit 0/1 TIFF": (grey(1, np.uint16), ".tif"),
+    "16 bit 0/255 TIFF": (grey(255, np.uint16), ".tif"),
+    "32 bit 0/1 TIFF": (grey(1, np.int32), ".tif"),
+    "float 0/1 TIFF": (grey(1, np.float32), ".tif"),
+    "RGB": (colour(WHITE, BLACK), ".png"),
+    "RGB of two colours": (colour((255, 255, 0), (0, 0, 128)), ".bmp"),
+    "RGBA, opaque": (colour((*WHITE, 255), (*BLACK, 255)), ".png"),
+    "RGBA, clear background": (colour((*WHITE, 255), (*BLACK, 0)), ".png"),
+    "RGBA, drawn in alpha alone": (colour((*BLACK, 255), (*BLACK, 0)), ".png"),
+}
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """Today's official download, read only."""
+    return write_drive(tmp_path_factory.mktemp("official"))
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Six labelled training photographs."""
+    folder = write_split(tmp_path / "training", "training", range(21, 27))
+    return DRIVEDataset(folder / "images", folder / "1st_manual")
+
+
+# --------------------------------------------------------------------------------------------------- decoding
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("mask", [tree(3), disc()], ids=["vessels", "fov"])
+def test_masks_of_every_encoding(tmp_path, name, mask):
+    encode, suffix = ENCODINGS[name]
+    encode(mask).save(tmp_path / f"label{suffix}")
+    decoded = read_mask(tmp_path / f"label{suffix}")
+    assert decoded.dtype == np.bool_
+    np.testing.assert_array_equal(decoded, mask)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_all_background_is_background(tmp_path, name):
+    encode, suffix = ENCODINGS[name]
+    encode(np.zeros(SIZE, dtype=bool)).save(tmp_path / f"label{suffix}")
+    np.testing.assert_array_equal(read_mask(tmp_path / f"label{suffix}"), np.zeros(SIZE, dtype=bool))
+
+
+def test_the_palette_trap_is_one(tmp_path):
+    """What the second observer's files do to `> 0`, so that the test above means something."""
+    palette(tree()).save(tmp_path / "01_manual2.gif")
+    with Image.open(tmp_path / "01_manual2.gif") as picture:
+        assert picture.mode == "P"
+        assert set(np.unique(picture)) == {0, 1}
+        assert set(np.unique(picture.convert("L"))) == {3, 253}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mask=arrays.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))).filter(
+        lambda mask: not mask.all()
+    ),
+    name=st.sampled_from(sorted(ENCODINGS)),
+)
+def test_any_mask_survives_any_encoding(tmp_path_factory, mask, name):
+    encode, suffix = ENCODINGS[name]
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    encode(mask).save(path)
+    np.testing.assert_array_equal(read_mask(path), mask)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ENCODINGS if name.startswith(("grey", "palette", "one", "16"))]
+)
+def test_all_foreground_is_foreground(tmp_path, name):
+    encode, suffix = ENCODINGS[name]
+    encode(np.ones(SIZE, dtype=bool)).save(tmp_path / f"fov{suffix}")
+    assert read_mask(tmp_path / f"fov{suffix}").all()
+
+
+def test_a_label_kept_as_jpeg_is_still_two_valued(tmp_path):
+    mask = np.kron(tree(5), np.ones((4, 4), dtype=bool))
+    grey(255)(mask).save(tmp_path / "label.jpg", quality=90)
+    np.testing.assert_array_equal(read_mask(tmp_path / "label.jpg"), mask)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        photograph(3)[..., 1],
+        np.asarray(
+            Image.fromarray(tree().astype(np.uint8) * 255).resize((90, 87), Image.Resampling.BILINEAR)
+        ),
+        np.where(disc(), 1, 0).astype(np.uint8) + tree().astype(np.uint8),
+    ],
+    ids=["a photograph", "resized with smoothing", "classes 0, 1, 2"],
+)
+def test_what_is_not_two_valued_is_no_label(tmp_path, levels):
+    Image.fromarray(levels).save(tmp_path / "label.png")
+    with pytest.raises(DataError, match=r"label\.png holds \d+ grey levels where labels have two.*original"):
+        read_mask(tmp_path / "label.png")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".bmp", ".ppm"])
+def test_photographs(tmp_path, suffix):
+    Image.fromarray(photograph(21)).save(tmp_path / f"21{suffix}")
+    image = read_image(tmp_path / f"21{suffix}")
+    assert (image.dtype, image.shape) == (np.uint8, (*SIZE, 3))
+    np.testing.assert_array_equal(image, photograph(21))
+
+
+def test_photographs_in_grey_16_bit_and_with_alpha(tmp_path):
+    channel = photograph(21)[..., 1]
+    Image.fromarray(channel).save(tmp_path / "grey.png")
+    Image.fromarray(channel.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(np.dstack([photograph(21), channel])).save(tmp_path / "alpha.png")
+    for name in ("grey", "deep"):
+        np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), np.dstack([channel] * 3))
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), photograph(21))
+
+
+# --------------------------------------------------------------------------------------------------- datasets
+
+
+def test_sample(small):
+    sample = small[2]
+    assert isinstance(sample, Sample)
+    assert isinstance(sample.image, tv_tensors.Image)
+    assert isinstance(sample.vessels, tv_tensors.Mask)
+    assert isinstance(sample.fov, tv_tensors.Mask)
+    assert [part.dtype for part in sample] == [torch.float32, torch.uint8, torch.uint8]
+    assert [tuple(part.shape) for part in sample] == [(3, *SIZE), (1, *SIZE), (1, *SIZE)]
+    np.testing.assert_array_equal((sample.image * 255).round().numpy(), photograph(23).transpose(2, 0, 1))
+    np.testing.assert_array_equal(sample.vessels[0].numpy(), tree(23))
+    np.testing.assert_array_equal(sample.fov[0].numpy(), disc())
+    assert float(sample.image.max()) <= 1
+
+
+def test_names_are_sorted_and_the_article_s_arguments_work(small, tmp_path):
+    assert small.names == ["21", "22", "23", "24", "25", "26"]
+    assert len(small) == 6
+    assert small.has_labels
+    assert small.second_observer == [None] * 6
+    again = DRIVEDataset(
+        image_dir=str(tmp_path / "training/images"),
+        mask_dir=tmp_path / "training/1st_manual",
+        transform=v2.Resize((32, 32)),
+    )
+    assert again[0].image.shape == (3, 32, 32)
+    assert "6 photographs with vessel labels" in repr(again)
+
+
+def test_an_item_may_be_written_into(small):
+    before = [part.clone() for part in small[0]]
+    for part in small[0]:
+        part.zero_()
+    assert all(torch.equal(one, other) for one, other in zip(small[0], before, strict=True))
+
+
+def test_iteration_and_negative_indices(small):
+    assert len(list(small)) == 6
+    assert torch.equal(small[-1].image, small[5].image)
+    with pytest.raises(IndexError):
+        small[6]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        v2.RandomHorizontalFlip(p=1.0),
+        v2.RandomVerticalFlip(p=1.0),
+        v2.RandomResizedCrop((40, 44), scale=(0.3, 0.8)),
+        v2.RandomRotation(45),
+        v2.RandomAffine(20, translate=(0.1, 0.1), scale=(0.8, 1.2)),
+        v2.Compose([v2.RandomCrop(32), v2.RandomHorizontalFlip(p=0.5), v2.RandomErasing(p=0)]),
+        v2.ElasticTransform(alpha=20.0),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_transforms_move_everything_together(tmp_path, transform):
+    """The image's red channel is the vessels and its green the FOV; so it stays wherever they are moved."""
+    image = np.dstack([tree(4) * 255, disc() * 255, disc() * 0]).astype(np.uint8)
+    for folder, picture in (("images", image), ("1st_manual", tree(4)), ("fov", disc())):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "21.png")
+    folders = [tmp_path / name for name in ("images", "1st_manual")]
+    data = DRIVEDataset(*folders, transform=transform, fov_dir=tmp_path / "fov")
+    torch.manual_seed(3)
+    sample = data[0]
+    assert isinstance(sample, Sample)
+    assert isinstance(sample.vessels, tv_tensors.Mask)
+    assert sample.vessels.dtype == sample.fov.dtype == torch.uint8
+    assert set(torch.unique(sample.vessels).tolist()) <= {0, 1}
+    assert not torch.equal(sample.vessels, Sample(*data.subset([0])[0]).vessels)
+    for channel, mask in ((0, sample.vessels), (1, sample.fov)):
+        # Nearest and bilinear interpolation agree wherever the image is surely one or the other.
+        level = sample.image[channel]
+        sure = (level < 0.05) | (level > 0.95)
+        agreement = ((level > 0.5) == mask[0].bool())[sure].float().mean()
+        assert agreement > 0.98, agreement
+        assert sure.float().mean() > 0.5
+
+
+def test_colour_transforms_leave_masks_alone(small):
+    plain = small[1]
+    small.transform = v2.Compose([v2.ColorJitter(0.4, 0.4), v2.Normalize([0.5] * 3, [0.2] * 3)])
+    changed = small[1]
+    assert not torch.equal(changed.image, plain.image)
+    assert torch.equal(changed.vessels, plain.vessels)
+    assert torch.equal(changed.fov, plain.fov)
+
+
+def test_transforms_that_know_no_masks_are_refused(small):
+    with pytest.raises(
+        TypeError, match=r"Compose is from torchvision\.transforms.*torchvision\.transforms\.v2"
+    ):
+        small.transform = transforms.Compose([transforms.Resize((256, 256)), transforms.ToTensor()])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_loader_batches_samples(small, workers):
+    batches = list(DataLoader(small, batch_size=4, num_workers=workers))
+    assert [type(batch) for batch in batches] == [Sample, Sample]
+    assert [tuple(part.shape) for part in batches[0]] == [(4, 3, *SIZE), (4, 1, *SIZE), (4, 1, *SIZE)]
+    assert [part.dtype for part in batches[1]] == [torch.float32, torch.uint8, torch.uint8]
+    assert torch.equal(batches[1].image[1], small[5].image)
+
+
+def test_unlabelled_photographs_are_batched_too(official):
+    data = DRIVEDataset(official / "test" / "images")
+    assert not data.has_labels
+    assert data[0].vessels is None
+    data.transform = v2.RandomHorizontalFlip(p=1.0)
+    assert data[0].vessels is None
+    batch = next(iter(DataLoader(data, batch_size=3)))
+    assert isinstance(batch, Sample)
+    assert batch.vessels is None
+    assert batch.image.shape == (3, 3, *SIZE)
+
+
+def test_datasets_can_be_sent_to_other_processes(small):
+    copy = pickle.loads(pickle.dumps(small))
+    assert copy.names == small.names
+    assert torch.equal(copy[3].image, small[3].image)
+
+
+def test_subset_shares_what_is_decoded(small):
+    flip = v2.RandomHorizontalFlip(p=1.0)
+    small.transform = flip
+    part = small.subset(["24", "22"])
+    assert part.names == ["24", "22"]
+    assert part.transform is None
+    assert small.subset([0, -1, np.int64(2)], transform=flip).names == ["21", "26", "23"]
+    assert part._photographs[0].image.data_ptr() == small._photographs[3].image.data_ptr()
+    for wrong in ("27", 6, -7):
+        with pytest.raises(ValueError, match="there is no photograph"):
+            small.subset([wrong])
+
+
+def test_fov_masks_of_drive_are_found_beside_the_images(tmp_path):
+    folder = write_split(tmp_path / "training", "training", [21])
+    notched = disc()
+    notched[:20] = False
+    grey(255)(notched).save(folder / "mask" / "21_training_mask.gif")
+    data = DRIVEDataset(folder / "images", folder / "1st_manual")
+    np.testing.assert_array_equal(data[0].fov[0].numpy(), notched)
+
+
+def test_fov_is_found_where_there_is_no_mask(tmp_path):
+    folder = write_split(tmp_path, "training", [21, 22], fov=False)
+    data = DRIVEDataset(folder / "images", folder / "1st_manual")
+    np.testing.assert_array_equal(data[1].fov[0].numpy(), detect_fov(photograph(22)))
+    assert (data[1].fov[0].numpy() == disc()).mean() > 0.95
+
+
+def test_a_label_may_be_all_background(tmp_path):
+    folder = write_split(tmp_path, "training", [21, 22])
+    grey(255)(np.zeros(SIZE, dtype=bool)).save(folder / "1st_manual" / "22_manual1.gif")
+    data = DRIVEDataset(folder / "images", folder / "1st_manual")
+    assert [int(sample.vessels.sum()) for sample in data] == [tree(21).sum(), 0]
+
+
+def test_folders_of_one_s_own_are_paired_by_name(tmp_path):
+    for name in ("left_eye", "right_eye"):
+        for folder, end, picture in (("images", "", photograph(2)), ("labels", "_vessels", tree(2))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / folder / f"{name}{end}.png")
+    data = DRIVEDataset(tmp_path / "images", tmp_path / "labels")
+    assert data.names == ["left_eye", "right_eye"]
+    np.testing.assert_array_equal(data[0].vessels[0].numpy(), tree(2))
+
+
+# ----------------------------------------------------------------------------------------------- folds, DRIVE
+
+DRIVE_NAMES = [f"{number:02d}" for number in TRAINING]
+
+
+def test_first_fold_of_drive():
+    train, held_out = folds(DRIVE_NAMES)[0]
+    assert held_out == ["21", "26", "31", "36"]
+    assert len(train) == 16
+
+
+@given(st.data())
+def test_folds_are_disjoint_and_cover(data):
+    names = data.draw(
+        st.lists(st.text("0123456789ab", min_size=1, max_size=3), min_size=2, max_size=40, unique=True)
+    )
+    k = data.draw(st.integers(2, len(names)))
+    seed = data.draw(st.integers(0, 5))
+    parts = folds(names, k, seed)
+    assert len(parts) == k
+    assert sorted(name for _, held_out in parts for name in held_out) == sorted(names)
+    for train, held_out in parts:
+        assert not set(train) & set(held_out)
+        assert sorted(train + held_out) == sorted(names)
+        assert len(names) // k <= len(held_out) <= -(-len(names) // k)
+    assert parts == folds(reversed(names), k, seed)
+
+
+def test_folds_follow_the_seed():
+    assert folds(DRIVE_NAMES, seed=1) == folds(DRIVE_NAMES, seed=1)
+    assert folds(DRIVE_NAMES, seed=1) != folds(DRIVE_NAMES, seed=2)
+    assert folds(DRIVE_NAMES, seed=1)[0] != folds(DRIVE_NAMES)[0]
+
+
+@pytest.mark.parametrize(("k", "names"), [(1, "ab"), (3, "ab"), (2, "a"), (2, ""), (2, "aab")])
+def test_folds_that_cannot_be(k, names):
+    with pytest.raises(ValueError, match="choose k from|two or more|name each photograph once"):
+        folds(names, k)
+
+
+def test_load_without_test_labels(official, capsys):
+    drive = load_drive(official, transform=v2.RandomHorizontalFlip(p=1.0))
+    assert drive.source == "DRIVE"
+    assert drive.validation.names == ["21", "26", "31", "36"]
+    assert drive.evaluation.has_labels
+    assert len(drive.test) == 20
+    assert not drive.test.has_labels
+    used = [set(part.names) for part in (drive.train, drive.validation, drive.evaluation)]
+    assert sum(map(len, used)) == len(set.union(*used)) == 20  # disjoint, and nothing is wasted
+    assert drive.train.transform is not None
+    assert drive.validation.transform is drive.test.transform is drive.evaluation.transform is None
+    text = drive.describe()
+    assert "20 test photographs have no vessel labels" in text
+    assert all(name in text for name in drive.evaluation.names)
+    assert "\n" not in text
+    assert capsys.readouterr().out == ""
+
+
+def test_load_with_test_labels(tmp_path):
+    drive = load_drive(write_drive(tmp_path, test_labels=True), fold=1)
+    assert drive.evaluation.names == drive.test.names
+    assert drive.validation.names == ["22", "27", "32", "37"]
+    assert len(drive.train) == 16
+    np.testing.assert_array_equal(drive.test.second_observer[0], tree(2))
+    np.testing.assert_array_equal(drive.test[0].vessels[0].numpy(), tree(1))
+    assert "20 test photographs" in drive.describe()
+    assert "no vessel labels" not in drive.describe()
+
+
+def test_load_training_alone(tmp_path):
+    write_split(tmp_path / "training", "training", TRAINING)
+    drive = load_drive(tmp_path)
+    assert len(drive.test) == 0
+    assert drive.evaluation.has_labels
+    assert "no test photographs" in drive.describe()
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_every_fold_is_disjoint(official, fold):
+    drive = load_drive(official, fold=fold)
+    used = [set(part.names) for part in (drive.train, drive.validation, drive.evaluation)]
+    assert sum(map(len, used)) == len(set.union(*used)) == 20
+
+
+def test_load_a_fold_that_does_not_exist(official):
+    with pytest.raises(ValueError, match="there is no fold 5: with k=5 folds, choose 0 to 4"):
+        load_drive(official, fold=5)
+
+
+def test_load_test_alone(tmp_path):
+    write_split(tmp_path / "test", "test", [1, 2], vessels=False)
+    with pytest.raises(DataError, match=r"test photographs only.*put training\.zip beside"):
+        load_drive(tmp_path)
