@@ -1,0 +1,111 @@
+"""The field of view of a fundus photograph: the lit disc in the dark frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+from skimage.morphology import convex_hull_image
+
+from drive_unet.errors import DataError
+
+_WORKING_SIDE = 600  # px; larger photographs are searched on a copy shrunk to at most this side
+_BLACK_LEVEL = 8  # grey levels; a frame whose brightest pixels stay below shows nothing
+_RIM = 0.25  # the rim lies this far up the step from the surround to the typical retina
+_MAX_SURROUND = 0.35  # a surround brighter than this share of the retina is not a surround
+_MIN_SOLIDITY = (
+    0.97  # notches cost a FOV less than the rest of its convex hull; darkness at the rim costs more
+)
+_MIN_AREA = 0.02  # smallest believable FOV, as a share of the frame
+
+
+def detect_fov(image: np.ndarray) -> np.ndarray:
+    """Find the field of view: the lit disc of any fundus photograph, cut or notched as the camera left it.
+
+    The level of the dark surround is read in the corners of the frame; what is brighter is the field of view,
+    as one region without holes. Photographs larger than 600 px are searched on a shrunken copy.
+
+    Args:
+        image: (H, W, 3) or (H, W) uint8.
+
+    Returns:
+        (H, W) bool, True inside. The whole frame if the corners are not dark, as in a crop of the retina.
+
+    Raises:
+        DataError: if the image is not uint8 of that shape, is black, or shows only a speck.
+    """
+    image = as_uint8_image(image, "detect_fov")
+    height, width = image.shape[:2]
+    factor = max(1, -(-max(height, width) // _WORKING_SIDE))
+    small = np.asarray(Image.fromarray(image).reduce(factor)) if factor > 1 else image
+    brightness = small.max(axis=2) if small.ndim == 3 else small
+
+    brightest = float(np.percentile(brightness, 99))
+    if brightest < _BLACK_LEVEL:
+        raise DataError(
+            f"The image is black (99 % of its pixels are at {brightest:.0f} of 255 or below) and shows no "
+            "field of view; check the file, and scale it if it was read from 16 bits."
+        )
+    level, noise = _surround(brightness)
+    margin = max(3.0, 6.0 * noise)
+    lit = brightness > level + margin
+    retina = float(np.median(brightness[lit])) if lit.any() else brightest
+    if level > _MAX_SURROUND * retina:
+        return np.ones((height, width), dtype=bool)
+
+    region = brightness > level + max(margin, _RIM * (retina - level))
+    region = _largest_solid(region)
+    if region.sum() < _MIN_AREA * region.size:
+        raise DataError(
+            f"Only {region.mean():.1%} of the image is brighter than its dark surround, too little for a "
+            "field of view; check that the file is a fundus photograph, or give the mask yourself."
+        )
+    hull = convex_hull_image(region)
+    if region.sum() < _MIN_SOLIDITY * hull.sum():
+        region = hull
+    if factor == 1:
+        return region
+    scaled = Image.fromarray(region.astype(np.uint8) * 255).resize(
+        (width, height), Image.Resampling.BILINEAR, box=(0, 0, width / factor, height / factor)
+    )
+    return np.asarray(scaled) > 127
+
+
+def _surround(brightness: np.ndarray) -> tuple[float, float]:
+    """Level and noise (grey levels) of the surround, from the darkest of the four corners."""
+    side = max(2, min(brightness.shape) // 40)
+    rows, columns = (slice(None, side), slice(-side, None)), (slice(None, side), slice(-side, None))
+    # The darkest: a caption printed in a corner, or a disc that reaches into some of them, must not mislead.
+    corner = min((brightness[r, c].astype(np.float32) for r in rows for c in columns), key=np.median)
+    level = float(np.median(corner))
+    return level, 1.4826 * float(np.median(np.abs(corner - level)))
+
+
+def _largest_solid(region: np.ndarray) -> np.ndarray:
+    """The largest connected part of a mask, its holes filled, threads and specks up to 4 px wide cut off."""
+    disc = np.hypot(*np.mgrid[-2:3, -2:3]) <= 2.3
+    padded = np.pad(region, 2, mode="edge")  # or the frame's border would count as surround
+    region = ndimage.binary_opening(padded, disc)[2:-2, 2:-2]
+    parts, count = ndimage.label(region)
+    if count > 1:
+        region = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    return ndimage.binary_fill_holes(region)
+
+
+def as_uint8_image(image: np.ndarray, caller: str, channels: int | None = None) -> np.ndarray:
+    """The array itself; DataError if it is not an image of that kind. `channels` 1, 3, or None for either."""
+    image = np.asarray(image)
+    shapes = {1: "(H, W)", 3: "(H, W, 3)", None: "(H, W, 3) or (H, W)"}[channels]
+    found = 1 if image.ndim == 2 else image.shape[-1] if image.ndim == 3 else 0
+    if (
+        image.dtype != np.uint8
+        or found not in (1, 3)
+        or image.ndim - (found == 3) != 2
+        or channels not in (None, found)
+    ):
+        raise DataError(
+            f"{caller} needs a {shapes} uint8 image, got shape {image.shape} and dtype {image.dtype}."
+        )
+    if 0 in image.shape:
+        raise DataError(f"{caller} got an image without pixels, shape {image.shape}.")
+    return image

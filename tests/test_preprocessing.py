@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
+from skimage import data
+
+from drive_unet.errors import DataError
+from drive_unet.preprocessing import (
+    clahe,
+    detect_fov,
+    extract_patches,
+    gamma,
+    green_channel,
+    sample_patch_corners,
+    squash,
+    standardise,
+    vanished_fraction,
+)
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+def disc(height: int, width: int, radius: float, *, cut: float = 1.0) -> np.ndarray:
+    """A disc in the middle of the frame, cut off above and below at `cut` of its radius."""
+    rows, columns = np.mgrid[:height, :width]
+    rows, columns = rows - (height - 1) / 2, columns - (width - 1) / 2
+    return (np.hypot(rows, columns) <= radius) & (np.abs(rows) <= cut * radius)
+
+
+def photograph(fov: np.ndarray, *, light: float = 1.0, falloff: float = 0.4, seed: int = 0) -> np.ndarray:
+    """A fundus-like frame: orange, darker towards the rim, with dark vessels and a noisy dark surround."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: fov.shape[0], : fov.shape[1]]
+    centre = np.array(fov.shape) / 2
+    radius = np.hypot(rows - centre[0], columns - centre[1]) / np.hypot(*centre)
+    shades = 220 * (1 - falloff * radius**2), 120 * (1 - radius**2 / 2), np.full(fov.shape, 45.0)
+    retina = np.stack(shades, axis=-1)
+    retina[np.abs(columns - centre[1] - 20 * np.sin(rows / 25)) < 4] *= 0.6
+    noise = generator.normal(0, 1.5, (*fov.shape, 1))
+    return np.clip(light * retina * fov[..., None] + 6 + noise, 0, 255).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------- field of view
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "radius", "cut", "light"),
+    [
+        (584, 565, 270, 1.0, 1.0),
+        (584, 565, 270, 0.9, 0.12),
+        (200, 300, 140, 0.7, 0.3),
+        (200, 300, 140, 0.7, 0.12),
+        (96, 96, 45, 1.0, 1.0),
+        (1168, 1752, 700, 0.8, 0.3),
+    ],
+)
+def test_fov_of_painted_frames(height, width, radius, cut, light):
+    fov = disc(height, width, radius, cut=cut)
+    found = detect_fov(photograph(fov, light=light))
+    assert found.dtype == bool
+    assert found.shape == fov.shape
+    assert dice(found, fov) > 0.985
+    assert ndimage.label(found)[1] == 1
+    assert (ndimage.binary_fill_holes(found) == found).all()
+
+
+def test_fov_of_the_cc0_photograph_keeps_its_notch_and_survives_its_surroundings():
+    image = data.retina()
+    fov = detect_fov(image)
+    assert 0.76 < fov.mean() < 0.775  # a disc of 1394 px in a frame of 1411 px
+    assert fov[140:150, 1165:1175].all()  # the notch on the upper right stands out of the disc
+    assert not fov[:100, :100].any()
+    assert ndimage.label(fov)[1] == 1
+    assert (ndimage.binary_fill_holes(fov) == fov).all()
+
+    small = np.asarray(Image.fromarray(image).resize((353, 353)))
+    assert dice(detect_fov(small), squash(fov, (353, 353))) > 0.995
+    captioned = image.copy()
+    captioned[40:90, 20:200:4] = 255
+    assert dice(detect_fov(captioned), fov) > 0.998
+    beside = np.pad(image, ((0, 0), (600, 20), (0, 0)))
+    assert dice(detect_fov(beside), np.pad(fov, ((0, 0), (600, 20)))) > 0.995
+    assert dice(detect_fov(image[..., 1]), fov) > 0.995  # one channel will do
+
+
+def test_fov_with_an_indentation_is_not_rounded_over():
+    fov = disc(584, 565, 270)
+    fov[280:310, :40] = False
+    found = detect_fov(photograph(fov))
+    assert dice(found, fov) > 0.99
+    assert not found[295, 20]
+
+
+@pytest.mark.parametrize("value", [30, 128, 255])
+def test_frame_without_dark_surround_is_all_field_of_view(value):
+    assert detect_fov(np.full((70, 90, 3), value, np.uint8)).all()
+    assert detect_fov(data.retina()[500:900, 500:900]).all()
+
+
+def test_unusable_frames_say_why():
+    with pytest.raises(DataError, match="black"):
+        detect_fov(np.zeros((60, 60, 3), np.uint8))
+    speck = np.zeros((400, 400, 3), np.uint8)
+    speck[100:150, 100:150] = 200
+    with pytest.raises(DataError, match=r"1\.6%"):
+        detect_fov(speck)
+    for wrong in (np.zeros((5, 5)), np.zeros((5, 5, 4), np.uint8), np.zeros((0, 5, 3), np.uint8)):
+        with pytest.raises(DataError, match="detect_fov"):
+            detect_fov(wrong)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_fov_of_noise_is_a_mask_or_a_data_error(height, width, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    try:
+        found = detect_fov(image)
+    except DataError:
+        return
+    assert found.shape == (height, width)
+    assert found.dtype == bool
+
+
+# ---------------------------------------------------------------------- intensity
+
+
+def test_green_channel_is_a_copy():
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    channel = green_channel(image)
+    assert (channel == image[..., 1]).all()
+    channel[:] = 0
+    assert image[..., 1].any()
+    with pytest.raises(DataError, match=r"\(H, W, 3\)"):
+        green_channel(image[..., 0])
+
+
+def test_clahe_spreads_contrast_and_leaves_constants():
+    generator = np.random.default_rng(0)
+    channel = generator.integers(100, 120, (90, 83), dtype=np.uint8)
+    out = clahe(channel)
+    assert out.dtype == np.uint8
+    assert out.shape == channel.shape
+    assert out.std() > 3 * channel.std()
+    assert (clahe(np.full((9, 9), 7, np.uint8)) == 7).all()
+    assert clahe(channel[:3, :4], tiles=8).shape == (3, 4)
+    with pytest.raises(ValueError, match="tiles=0"):
+        clahe(channel, tiles=0)
+
+
+def test_gamma_keeps_ends_and_type():
+    image = np.arange(256, dtype=np.uint8)
+    bright = gamma(image, 0.5)
+    assert bright.dtype == np.uint8
+    assert (bright[[0, 255]] == [0, 255]).all()
+    assert (bright >= image).all()
+    assert (gamma(image, 1) == image).all()
+    assert gamma(np.float32([0.25]), 0.5) == pytest.approx(0.5)
+    assert gamma(np.float32([0.25]), 0.5).dtype == np.float32
+    with pytest.raises(ValueError, match="above 0"):
+        gamma(image, 0)
+    with pytest.raises(DataError, match="int64"):
+        gamma(np.arange(3), 2)
+
+
+# ---------------------------------------------------------------------- standardise
+
+
+def test_standardise_gives_each_channel_mean_0_and_std_1_in_the_fov():
+    torch.manual_seed(0)
+    image = torch.rand(2, 3, 40, 50) * torch.tensor([0.9, 0.3, 0.01])[:, None, None] + 0.05
+    fov = torch.rand(2, 1, 40, 50) > 0.4
+    out = standardise(image, fov)
+    for number in range(2):
+        inside = out[number][:, fov[number, 0]]
+        assert inside.mean(dim=1).abs().max() < 1e-5
+        assert (inside.std(dim=1, correction=0) - 1).abs().max() < 1e-4
+        assert (out[number][:, ~fov[number, 0]] == 0).all()
+        # images are standardised one by one, and the FOV may come in any dtype
+        assert torch.equal(standardise(image[number], fov[number, 0].to(torch.uint8)), out[number])
+    # neither light nor what lies outside the FOV matters
+    changed = torch.where(fov, 0.5 * image + 0.1, torch.tensor(torch.nan))
+    assert torch.allclose(standardise(changed, fov), out, atol=1e-3)
+
+
+def test_standardise_estimates_the_fov():
+    image = torch.full((1, 3, 20, 20), 0.05)
+    image[..., 5:15, 5:15] = torch.rand(1, 3, 10, 10) * 0.5 + 0.2
+    fov = torch.zeros(20, 20, dtype=torch.bool)
+    fov[5:15, 5:15] = True
+    assert torch.equal(standardise(image), standardise(image, fov))
+
+
+def test_standardise_of_nothing_or_constants_is_zero():
+    assert (standardise(torch.zeros(2, 3, 8, 8)) == 0).all()
+    assert (standardise(torch.full((2, 3, 8, 8), 0.7)).abs() < 1e-2).all()
+    assert (standardise(torch.rand(3, 8, 8), torch.zeros(8, 8)) == 0).all()
+    with pytest.raises(DataError, match="uint8"):
+        standardise(torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_standardise_is_stable_in_every_float(dtype):
+    torch.manual_seed(0)
+    image = (0.8 + 0.05 * torch.rand(1, 3, 584, 565)).to(dtype)  # summed naively, float16 would overflow
+    out = standardise(image)
+    assert out.dtype == dtype
+    assert abs(out.double().mean()) < 0.01
+    assert abs(out.double().std() - 1) < 0.01
+
+
+def test_standardise_has_gradients_and_no_branch_on_the_data():
+    torch.manual_seed(0)
+    image = torch.rand(1, 2, 5, 5, dtype=torch.float64) * 0.5 + 0.3
+    fov = torch.rand(1, 1, 5, 5) > 0.3
+    assert torch.autograd.gradcheck(lambda x: standardise(x, fov), (image.requires_grad_(),))
+    dark = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    standardise(dark).sum().backward()
+    assert torch.isfinite(dark.grad).all()
+
+    # a tensor without data cannot be branched on: what calls this can be traced and exported
+    assert standardise(torch.rand(1, 3, 16, 16, device="meta")).shape == (1, 3, 16, 16)
+
+
+# ---------------------------------------------------------------------- patches
+
+
+@pytest.mark.parametrize("size", [32, 33, (16, 40)])
+def test_patches_lie_in_the_frame_with_their_centre_in_the_fov(size):
+    fov = disc(100, 90, 40)
+    corners = sample_patch_corners(fov, size, 200, np.random.default_rng(0))
+    height, width = (size, size) if isinstance(size, int) else size
+    assert corners.shape == (200, 2)
+    assert (corners >= 0).all()
+    assert (corners <= (100 - height, 90 - width)).all()
+    assert fov[corners[:, 0] + height // 2, corners[:, 1] + width // 2].all()
+    assert (corners == sample_patch_corners(fov, size, 200, 0)).all()  # a seed will do
+
+    image = np.random.default_rng(1).integers(0, 256, (100, 90, 3), dtype=np.uint8)
+    patches = extract_patches(image, corners, size)
+    assert patches.shape == (200, height, width, 3)
+    for patch, (row, column) in zip(patches[:5], corners, strict=False):
+        assert (patch == image[row : row + height, column : column + width]).all()
+    assert extract_patches(fov, corners, size).shape == (200, height, width)
+
+
+def test_patches_that_do_not_fit_say_so():
+    fov = np.zeros((50, 50), bool)
+    fov[:3, :3] = True
+    with pytest.raises(DataError, match="does not fit"):
+        sample_patch_corners(fov, 51, 1, 0)
+    with pytest.raises(DataError, match="No patch"):
+        sample_patch_corners(np.zeros((50, 50), bool), 8, 1, 0)
+    with pytest.raises(DataError, match="No patch"):
+        sample_patch_corners(fov, 32, 1, 0)
+    with pytest.raises(DataError, match="leaves the frame"):
+        extract_patches(fov, np.array([[45, 0]]), 8)
+    with pytest.raises(DataError, match="0 and 1"):
+        sample_patch_corners(fov * np.uint8(255), 8, 1, 0)
+
+
+# ---------------------------------------------------------------------- squash
+
+
+def test_squash_keeps_the_kind_of_its_input():
+    image = data.retina()[::4, ::4]
+    assert squash(image).shape == (256, 256, 3)
+    assert squash(image[..., 1], (20, 30)).shape == (20, 30)
+    mask = squash(disc(584, 565, 270), (100, 200))
+    assert mask.dtype == bool
+    assert mask.shape == (100, 200)
+    assert mask.mean() == pytest.approx(disc(584, 565, 270).mean(), abs=0.01)
+
+
+def test_thin_vessels_vanish_and_thick_ones_stay():
+    thin, thick = np.zeros((584, 565), bool), np.zeros((584, 565), bool)
+    thin[100, 50:500] = True
+    thick[300:312, 50:500] = True
+    for of in ("pixels", "centreline", "segments"):
+        assert vanished_fraction(thin, of=of) == 1
+        assert vanished_fraction(thick, of=of) < 0.1
+        assert np.isnan(vanished_fraction(np.zeros((20, 20), bool), of=of))
+    assert vanished_fraction(thin | thick, of="segments") == 0.5
+    assert vanished_fraction(thin | thick, (584, 565)) == 0
+    with pytest.raises(ValueError, match="voxels"):
+        vanished_fraction(thin, of="voxels")
