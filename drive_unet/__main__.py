@@ -1,0 +1,8 @@
+"""``python -m drive_unet`` is ``drive-unet``."""
+
+import sys
+
+from drive_unet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

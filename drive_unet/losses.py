@@ -1,0 +1,118 @@
+"""What training makes small: each loss counts only pixels inside the field of view.
+
+Every loss is called as ``loss(logits, vessels, fov)``:
+
+- ``logits``: (B, 1, H, W) float;
+- ``vessels``: (B, 1, H, W), exactly {0, 1}, any dtype;
+- ``fov``: (B, 1, H, W), exactly {0, 1}, any dtype; None counts every pixel;
+
+and returns a scalar float tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
+
+
+def bce_loss(logits: Tensor, vessels: Tensor, fov: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy with logits, averaged over the pixels of the FOV; 0 where there is none."""
+    fov = _weights(fov, logits)
+    pixelwise = F.binary_cross_entropy_with_logits(
+        logits.float(), vessels.to(logits.device).float(), reduction="none"
+    )
+    return (pixelwise * fov).sum() / fov.sum().clamp(min=1)
+
+
+def dice_loss(logits: Tensor, vessels: Tensor, fov: Tensor | None = None, smooth: float = 1.0) -> Tensor:
+    """One minus the soft Dice coefficient, pooled over the batch.
+
+    Args:
+        smooth: added to numerator and denominator (pixels), so that a batch without vessels has a loss.
+
+    Source: Milletari, Navab, Ahmadi, "V-Net", 3DV 2016 (arXiv 1606.04797), here with a plain denominator.
+    """
+    fov = _weights(fov, logits)
+    probability, vessels = torch.sigmoid(logits.float()) * fov, vessels * fov
+    intersection = (probability * vessels).sum()
+    return 1 - (2 * intersection + smooth) / (probability.sum() + vessels.sum() + smooth)
+
+
+def cldice_loss(
+    logits: Tensor, vessels: Tensor, fov: Tensor | None = None, iterations: int = 6, smooth: float = 1.0
+) -> Tensor:
+    """One minus the soft centreline Dice: does each skeleton lie inside the other's vessels?
+
+    Args:
+        iterations: erosions of the soft skeleton; at least the radius of the widest vessel, in pixels.
+        smooth: added to numerators and denominators, in pixels.
+
+    Source: Shit et al., "clDice, a novel topology-preserving loss function for tubular structure
+    segmentation", CVPR 2021 (arXiv 2003.07311).
+    """
+    fov = _weights(fov, logits)
+    probability, vessels = torch.sigmoid(logits.float()) * fov, vessels * fov
+    predicted_skeleton = soft_skeleton(probability, iterations)
+    with torch.no_grad():
+        skeleton = soft_skeleton(vessels, iterations)
+    precision = ((predicted_skeleton * vessels).sum() + smooth) / (predicted_skeleton.sum() + smooth)
+    sensitivity = ((skeleton * probability).sum() + smooth) / (skeleton.sum() + smooth)
+    return 1 - 2 * precision * sensitivity / (precision + sensitivity)
+
+
+def soft_skeleton(image: Tensor, iterations: int = 6) -> Tensor:
+    """A differentiable skeleton by repeated minimum and maximum pooling.
+
+    Args:
+        image: (B, 1, H, W) float, 0..1; on exact masks the result is a skeleton of about one pixel.
+        iterations: erosions, in pixels.
+
+    Returns:
+        (B, 1, H, W) float, 0..1.
+    """
+    skeleton = F.relu(image - _open(image))
+    for _ in range(iterations):
+        image = _erode(image)
+        ridge = F.relu(image - _open(image))
+        skeleton = skeleton + F.relu(ridge - skeleton * ridge)
+    return skeleton
+
+
+def combine(**weights: float) -> Loss:
+    """A weighted sum of losses by name: ``combine(bce=1, dice=0.5, cldice=0.2)``.
+
+    Raises:
+        ValueError: for a name that is none of ``bce``, ``dice``, ``cldice``, or if none is given.
+    """
+    unknown = sorted(set(weights) - set(LOSSES))
+    if unknown or not weights:
+        raise ValueError(
+            f"unknown loss {', '.join(unknown) or '(none given)'}; choose from {', '.join(LOSSES)}"
+        )
+
+    def combined(logits: Tensor, vessels: Tensor, fov: Tensor | None = None) -> Tensor:
+        return sum(weight * LOSSES[name](logits, vessels, fov) for name, weight in weights.items())
+
+    return combined
+
+
+LOSSES: dict[str, Loss] = {"bce": bce_loss, "dice": dice_loss, "cldice": cldice_loss}
+
+
+def _weights(fov: Tensor | None, logits: Tensor) -> Tensor:
+    return torch.ones_like(logits, dtype=torch.float32) if fov is None else fov.to(logits.device).float()
+
+
+def _erode(image: Tensor) -> Tensor:  # by a plus-shaped neighbourhood
+    vertical = -F.max_pool2d(-image, (3, 1), stride=1, padding=(1, 0))
+    horizontal = -F.max_pool2d(-image, (1, 3), stride=1, padding=(0, 1))
+    return torch.minimum(vertical, horizontal)
+
+
+def _open(image: Tensor) -> Tensor:
+    return F.max_pool2d(_erode(image), 3, stride=1, padding=1)

@@ -1,0 +1,101 @@
+"""Augmentation moves image, vessels and FOV together, and draws from the seed alone."""
+
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from drive_unet.augmentation import RandomColour, RandomPatch, training_transform
+from drive_unet.data import Sample
+
+
+@pytest.fixture
+def sample():
+    """Smooth blobs in the first channel, the same blobs thresholded as vessels, an off-centre disc as FOV."""
+    row, column = torch.meshgrid(torch.arange(120.0), torch.arange(100.0), indexing="ij")
+    blobs = (torch.sin(row / 7) * torch.cos(column / 9) + 1) / 2
+    fov = ((row - 55) ** 2 + (column - 45) ** 2 < 40**2)[None]
+    image = blobs.expand(3, -1, -1) * fov
+    return Sample(
+        tv_tensors.Image(image),
+        tv_tensors.Mask(((blobs > 0.5)[None] & fov).to(torch.uint8)),
+        tv_tensors.Mask(fov.to(torch.uint8)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_image_and_masks_move_together(sample, seed):
+    torch.manual_seed(seed)
+    patch = RandomPatch(64)(sample)
+    assert isinstance(patch, Sample)
+    assert [tuple(part.shape) for part in patch] == [(3, 64, 64), (1, 64, 64), (1, 64, 64)]
+    assert (patch.image.dtype, patch.vessels.dtype, patch.fov.dtype) == (
+        torch.float32,
+        torch.uint8,
+        torch.uint8,
+    )
+    # Nearest and bilinear differ where the blobs cross the level and at the rim; elsewhere they must agree.
+    certain = ((patch.image[:1] - 0.5).abs() > 0.15) & patch.fov.bool()
+    assert certain.float().mean() > 0.1
+    agreeing = (patch.image[:1] > 0.5)[certain] == patch.vessels.bool()[certain]
+    assert agreeing.float().mean() > 0.98
+
+
+def test_masks_stay_exactly_binary(sample):
+    torch.manual_seed(0)
+    for _ in range(10):
+        patch = RandomPatch(48)(sample)
+        assert set(torch.cat([patch.vessels, patch.fov]).unique().tolist()) <= {0, 1}
+
+
+def test_centres_lie_inside_the_fov(sample):
+    torch.manual_seed(0)
+    centres = [
+        RandomPatch(9, rotate=0, scale=(1, 1), flip=False)(sample).fov[0, 4, 4].item() for _ in range(50)
+    ]
+    assert all(centres)
+
+
+def test_without_turn_scale_and_flip_the_pixels_are_the_photographs_own(sample):
+    torch.manual_seed(3)
+    patch = RandomPatch(15, rotate=0, scale=(1, 1), flip=False)(sample)
+    windows = sample.image[0].unfold(0, 15, 1).unfold(1, 15, 1)
+    assert (windows - patch.image[0]).abs().amax(dim=(2, 3)).min() < 1e-4
+
+
+def test_beyond_the_photograph_is_black_unlabelled_and_outside(sample):
+    torch.manual_seed(0)
+    patch = RandomPatch(400, rotate=0, scale=(1, 1))(sample)
+    assert patch.image[:, 0, 0].eq(0).all() and not patch.vessels[0, 0, 0] and not patch.fov[0, 0, 0]
+    assert patch.vessels.sum() == pytest.approx(int(sample.vessels.sum()), rel=0.02)
+
+
+def test_half_the_patches_are_mirrored(sample):
+    left_right = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        grid = RandomPatch(8, rotate=0).make_params(list(sample))["grid"]
+        left_right.append(bool(grid[0, 0, -1, 0] > grid[0, 0, 0, 0]))
+    assert 15 < sum(left_right) < 45
+
+
+def test_colour_leaves_masks_and_darkness_alone(sample):
+    torch.manual_seed(0)
+    changed = RandomColour()(sample)
+    assert torch.equal(changed.vessels, sample.vessels) and torch.equal(changed.fov, sample.fov)
+    assert not torch.equal(changed.image, sample.image)
+    assert changed.image.min() >= 0 and changed.image.max() <= 1
+    assert changed.image[:, ~sample.fov[0].bool()].max() < 0.01
+
+
+def test_the_seed_decides(sample):
+    def draw(seed):
+        torch.manual_seed(seed)
+        return training_transform(32)(sample).image
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_a_sample_without_labels_is_cut_too(sample):
+    patch = RandomPatch(32)(sample._replace(vessels=None))
+    assert patch.vessels is None and patch.image.shape == (3, 32, 32)

@@ -1,0 +1,95 @@
+"""From photographs to probabilities: kinds of input, flips, tiles, other cameras."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import retina
+
+from drive_unet.data import load_drive
+from drive_unet.inference import as_batch, predict, predict_all, predict_flips, segment
+from drive_unet.metrics import confusion
+from drive_unet.models import UNet
+
+
+@pytest.fixture(scope="module")
+def model():
+    return UNet.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def drive():
+    return load_drive("embedded")
+
+
+def test_every_kind_of_photograph_gives_the_same_map(model, drive, tmp_path):
+    sample = drive.test[0]
+    array = np.asarray(sample.image.permute(1, 2, 0) * 255).round().astype(np.uint8)
+    Image.fromarray(array).save(tmp_path / "photograph.png")
+    kinds = [sample, sample.image, torch.from_numpy(array).permute(2, 0, 1), array, Image.fromarray(array)]
+    maps = [predict(model, kind) for kind in [*kinds, tmp_path / "photograph.png"]]
+    assert maps[0].shape == (584, 565) and maps[0].dtype == np.float32
+    assert 0 <= maps[0].min() and maps[0].max() <= 1
+    for other in maps[1:]:
+        np.testing.assert_allclose(other, maps[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), torch.zeros(1, 3, 8, 8), None]
+)
+def test_other_inputs_are_refused(model, wrong):
+    with pytest.raises(ValueError, match="must be \\(H, W, 3\\) uint8|expected one photograph"):
+        predict(model, wrong)
+
+
+def test_the_packaged_model_finds_vessels_on_held_out_photographs(model, drive):
+    test = drive.test.subset(drive.test.names[:3])
+    probabilities = predict_all(model, test)
+    vessels, fovs = [sample.vessels for sample in test], [sample.fov for sample in test]
+    dice = confusion([probability >= model.threshold for probability in probabilities], vessels, fovs).dice
+    assert dice > 0.8
+
+
+def test_the_mean_of_the_flips_is_what_tta_gives(model, drive):
+    flips = predict_flips(model, drive.test[1])
+    assert flips.shape == (4, 584, 565)
+    np.testing.assert_allclose(flips.mean(axis=0), predict(model, drive.test[1], tta=True), atol=1e-6)
+    np.testing.assert_allclose(flips[0], predict(model, drive.test[1]), atol=1e-6)
+    turned = predict(model, drive.test[1].image.flip(-1))[:, ::-1]
+    np.testing.assert_allclose(flips[1], turned, atol=1e-5)
+
+
+def test_tiles_agree_with_the_whole_photograph(model, drive):
+    whole = predict(model, drive.test[2])
+    tiled = predict(model, drive.test[2], tile=320, overlap=128)
+    fov = drive.test[2].fov[0].numpy().astype(bool)
+    assert np.abs(whole - tiled)[fov].mean() < 0.003
+    assert np.mean((whole >= 0.5) == (tiled >= 0.5)) > 0.998
+    with pytest.raises(ValueError, match="overlap 320 must be"):
+        predict(model, drive.test[2], tile=320, overlap=320)
+
+
+def test_predicting_changes_neither_mode_nor_transform(model, drive):
+    test = drive.test.subset(
+        drive.test.names[:1], transform=lambda sample: pytest.fail("the transform was used")
+    )
+    network = UNet(widths=(8, 8)).train()
+    assert predict_all(network, test)[0].shape == (584, 565)
+    assert network.training
+
+
+@pytest.mark.parametrize("size", [(1411, 1411), (300, 280)])
+def test_another_camera_at_its_own_size(model, size):
+    photograph = np.asarray(Image.fromarray(retina()).resize(size[::-1]))
+    result = segment(model, photograph)
+    assert result.probability.shape == result.vessels.shape == result.fov.shape == size
+    assert not result.vessels[~result.fov].any()
+    assert 0.04 < result.vessels[result.fov].mean() < 0.2
+    assert np.array_equal(result.vessels, result.probability >= model.threshold)
+
+
+def test_a_photograph_without_dark_surround_and_a_tiny_one(model):
+    crop = retina()[500:800, 500:800]
+    assert segment(model, crop).fov.all()
+    assert predict(model, crop[:3, :5]).shape == (3, 5)
+    assert as_batch(crop).shape == (1, 3, 300, 300)

@@ -1,0 +1,105 @@
+"""The networks: shapes, sizes, gradients, skips, weights in one file."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from drive_unet.models import SkiplessNet, UNet
+
+
+@pytest.fixture(params=[UNet, SkiplessNet])
+def model(request):
+    torch.manual_seed(0)
+    return request.param()
+
+
+@pytest.mark.parametrize("size", [(584, 565), (1, 1), (17, 31), (64, 64), (255, 3)])
+def test_logits_have_the_size_of_the_input(model, size):
+    with torch.inference_mode():
+        logits = model.eval()(torch.rand(2, 3, *size))
+    assert logits.shape == (2, 1, *size)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(("stem", "widths"), [(1, (8, 16)), (2, (8, 16, 24)), (4, (8, 8, 8, 8))])
+def test_other_depths_stems_and_channels(stem, widths):
+    model = UNet(in_channels=1, num_classes=3, widths=widths, stem=stem).eval()
+    assert model(torch.rand(1, 1, 50, 33)).shape == (1, 3, 50, 33)
+    assert model.multiple == stem * 2 ** (len(widths) - 1)
+
+
+def test_every_parameter_receives_a_gradient(model):
+    model.train()(torch.rand(2, 3, 64, 64)).square().mean().backward()
+    silent = [
+        name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum()
+    ]
+    assert silent == []
+
+
+def test_skips_carry_what_the_bottleneck_loses():
+    """With the bottleneck silenced a change of one pixel still reaches the output of the U-Net."""
+    torch.manual_seed(0)
+    model = UNet().eval()
+    for parameter in model.bottleneck.parameters():
+        parameter.data.zero_()
+    image = torch.rand(1, 3, 64, 64)
+    changed = image.clone()
+    changed[..., 32, 32] = 1 - changed[..., 32, 32]
+    assert not torch.allclose(model(image), model(changed), atol=1e-5)
+
+
+def test_brightness_and_contrast_make_no_difference():
+    torch.manual_seed(0)
+    model, image = UNet().eval(), torch.rand(1, 3, 64, 64) * 0.5 + 0.4
+    dimmer = image * torch.tensor([0.9, 0.8, 0.7])[:, None, None]
+    assert torch.allclose(model(image), model(dimmer), atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 1, 64, 64), (1, 3, 64, 64, 1)])
+def test_another_shape_is_refused_with_its_numbers(model, shape):
+    with pytest.raises(ValueError, match="takes \\(B, 3, H, W\\)"):
+        model(torch.rand(shape))
+
+
+def test_weights_make_the_round_trip(model, tmp_path):
+    model.threshold, model.notes = 0.375, {"data": "made up"}
+    path = model.save_pretrained(tmp_path / "run" / "best.safetensors")
+    for source in (path, path.parent, str(path)):
+        loaded = type(model).from_pretrained(source)
+        assert (loaded.threshold, loaded.notes, loaded.training) == (0.375, {"data": "made up"}, False)
+        image = torch.rand(1, 3, 40, 40)
+        assert torch.equal(model.eval()(image), loaded(image))
+    assert [entry.name for entry in path.parent.iterdir()] == ["best.safetensors"]
+
+
+def test_packaged_weights_load_by_name_and_are_small():
+    model = UNet.from_pretrained()
+    assert 0 < model.threshold < 1
+    assert model.notes["training"]["seed"] is not None
+    assert sum(value.numel() for value in model.state_dict().values()) * 4 < 2_000_000
+
+
+def test_weights_that_cannot_be_used_are_refused_in_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="packaged name: .*embedded"):
+        UNet.from_pretrained(tmp_path / "nothing.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not weights")
+    with pytest.raises(ValueError, match="broken.safetensors is damaged"):
+        UNet.from_pretrained(broken)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(1)}, foreign, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="foreign.safetensors is damaged or was not written by"):
+        UNet.from_pretrained(foreign)
+    config = {"model": "UNet", "arguments": {"in_channels": 3, "num_classes": 1, "widths": [8, 8], "stem": 2}}
+    save_file(
+        {"weight": torch.zeros(1)},
+        foreign,
+        metadata={"config": json.dumps(config | {"threshold": 0.5, "notes": {}})},
+    )
+    with pytest.raises(ValueError, match=r"foreign.safetensors.*weights.*do not fit"):
+        UNet.from_pretrained(foreign)
+    other = SkiplessNet().save_pretrained(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds a SkiplessNet, not a UNet"):
+        UNet.from_pretrained(other)
