@@ -1,0 +1,238 @@
+"""The explorer: what it draws, and that its controls change the picture, quickly."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from drive_unet import metrics
+from drive_unet.explorer import LAYERS, draw, encode, explore
+from drive_unet.overlays import COLOURS, FOUND, rgb
+
+H, W = 120, 100
+
+
+@pytest.fixture
+def scene():
+    rows, columns = np.mgrid[:H, :W]
+    fov = (rows - H / 2) ** 2 + (columns - W / 2) ** 2 < 47**2
+    image = np.where(fov[..., None], np.array([180, 90, 50]), 5).astype(np.uint8)
+    vessels = np.zeros((H, W), bool)
+    vessels[40:44, 20:80] = vessels[60:62, 20:80] = True
+    probability = np.full((H, W), 0.05, np.float32)
+    probability[40:44, 20:80] = 0.9  # found
+    probability[80:84, 30:70] = 0.6  # invented
+    probability[60:62, 20:80] = 0.3  # found at a low threshold only
+    return image, probability, vessels, fov
+
+
+@pytest.fixture
+def explorer(scene):
+    image, probability, vessels, fov = scene
+    samples = [(image, vessels, fov), (image[::-1], vessels[::-1], fov), (image, None, None)]
+    return explore(samples, [probability, probability[::-1], probability], names=["21", "22", "retina"])
+
+
+def pixels(explorer):
+    return np.asarray(Image.open(io.BytesIO(explorer.picture.value)))
+
+
+def test_errors_have_their_colours(scene):
+    picture = draw(*scene, opacity=1)
+    assert picture.shape == (H, W, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[41, 50], rgb(COLOURS["TP"]))
+    np.testing.assert_array_equal(picture[81, 50], rgb(COLOURS["FP"]))
+    np.testing.assert_array_equal(picture[60, 50], rgb(COLOURS["FN"]))
+    lower = draw(*scene, threshold=0.2, opacity=1)
+    np.testing.assert_array_equal(lower[60, 50], rgb(COLOURS["TP"]))
+    exact = draw(scene[0], scene[1].astype(np.float64), *scene[2:], threshold=0.6 + 1e-6, opacity=1)
+    assert not (exact[81, 50] == rgb(COLOURS["FP"])).all()
+
+
+def test_layers(scene):
+    image, probability, vessels, fov = scene
+    np.testing.assert_array_equal(draw(image, probability, layer="photograph"), image)
+    np.testing.assert_array_equal(draw(*scene, layer="vessels", opacity=0)[41, 50], image[41, 50])
+    np.testing.assert_array_equal(draw(*scene, layer="vessels", opacity=1)[41, 50], rgb(FOUND))
+    shown = draw(*scene, layer="probability", opacity=1).astype(int).sum(axis=-1)
+    assert shown[41, 50] > shown[81, 50] > shown[60, 50] > shown[100, 50]
+    np.testing.assert_array_equal(draw(*scene, layer="probability")[~fov], image[~fov])
+    everywhere = draw(image, np.ones((H, W)), vessels, fov, opacity=1)
+    assert not (everywhere[~fov] == rgb(COLOURS["FP"])).all(axis=-1).any(), "nothing outside the FOV"
+
+
+def test_zoom_enlarges_pixels_where_asked(scene):
+    picture = draw(*scene, opacity=1, zoom=4, center=(41 / H, 50 / W))
+    assert picture.shape == (H, W, 3)
+    # the part is 30 x 25 pixels, rows 26..55 and columns 38..62
+    np.testing.assert_array_equal(picture[::4, ::4], draw(*scene, opacity=1)[26:56, 38:63])
+    corner = draw(*scene, zoom=4, center=(0, 0))
+    np.testing.assert_array_equal(corner[::4, ::4], draw(*scene)[:30, :25])
+    np.testing.assert_array_equal(
+        draw(*scene, zoom=0.3), draw(*scene), err_msg="never smaller than the frame"
+    )
+
+
+def test_draw_takes_tensors_and_leaves_its_input_alone(scene):
+    image, probability, vessels, fov = scene
+    before = image.copy()
+    tensors = (
+        torch.tensor(np.moveaxis(image, -1, 0) / 255.0),
+        torch.tensor(probability)[None],
+        torch.tensor(vessels[None].astype(np.uint8)),
+        torch.tensor(fov[None].astype(np.uint8)),
+    )
+    np.testing.assert_array_equal(draw(*tensors), draw(*scene))
+    np.testing.assert_array_equal(image, before)
+
+
+def test_draw_says_what_is_wrong(scene):
+    image, probability, vessels, _ = scene
+    with pytest.raises(ValueError, match="no layer 'heat'; choose one of photograph"):
+        draw(image, probability, vessels, layer="heat")
+    with pytest.raises(ValueError, match="needs the reference"):
+        draw(image, probability)
+    with pytest.raises(ValueError, match="probability is"):
+        draw(image, probability[:50], vessels)
+
+
+def test_the_widget_is_a_plain_box_with_a_jpeg(explorer):
+    assert isinstance(explorer, ipywidgets.VBox)
+    assert explorer._model_name == "VBoxModel", "a front end needs no extension"
+    assert pixels(explorer).shape == (H, W, 3)
+    assert [label for label, _ in explorer.image.options] == ["21", "22", "retina"]
+    kinds = {type(child).__name__ for child in explorer.children}
+    assert "Output" not in kinds
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("threshold", 0.2), ("opacity", 0.3), ("zoom", 3.0), ("layer", "photograph"),
+        ("layer", "probability"), ("layer", "vessels"), ("image", 1), ("image", 2),
+    ],
+)  # fmt: skip
+def test_each_control_changes_the_picture(explorer, control, value):
+    before = explorer.picture.value
+    getattr(explorer, control).value = value
+    assert explorer.picture.value != before
+
+
+def test_moving_needs_zoom(explorer):
+    assert explorer.down.disabled
+    explorer.zoom.value = 4
+    assert not explorer.down.disabled
+    for control in (explorer.down, explorer.right):
+        before = explorer.picture.value
+        control.value = 0.2
+        assert explorer.picture.value != before
+
+
+def test_the_line_gives_the_scores_inside_the_fov(explorer, scene):
+    _, probability, vessels, fov = scene
+    for threshold in (0.5, 0.2, 1.0):
+        explorer.threshold.value = threshold
+        counts = metrics.confusion(probability >= threshold, vessels, fov)
+        assert f"Dice <b>{counts.dice:.3f}</b>" in explorer.line.value
+        assert f"sensitivity <b>{counts.sensitivity:.3f}</b>" in explorer.line.value
+        precision = "-" if threshold == 1.0 else f"<b>{counts.precision:.3f}</b>"
+        assert f"precision {precision}" in explorer.line.value
+
+
+def test_an_image_without_labels_shows_what_is_found(explorer):
+    explorer.image.value = 2
+    assert explorer.layer.value == "vessels"
+    assert "no reference" in explorer.line.value
+    explorer.layer.value = "errors"
+    assert explorer.layer.value == "vessels"
+    explorer.image.value = 0
+    assert "Dice" in explorer.line.value
+
+
+def test_the_legend_belongs_to_the_errors(explorer):
+    assert all(colour in explorer.legend.value for colour in COLOURS.values())
+    explorer.layer.value = "probability"
+    assert explorer.legend.value == ""
+
+
+class Constant(torch.nn.Module):
+    """A network that calls everything vessel, counts its runs and knows a threshold."""
+
+    threshold = 0.37
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor(2.0))
+        self.runs = 0
+
+    def standardise(self, image):
+        return image
+
+    def logits(self, image):
+        self.runs += 1
+        return image[:, :1] * 0 + self.bias
+
+    def forward(self, image):
+        return self.logits(image)
+
+
+def test_a_model_runs_once_per_image(scene):
+    image, _, vessels, fov = scene
+    model = Constant()
+    explorer = explore([(image, vessels, fov), (image, vessels, fov)], model, layer="vessels")
+    assert explorer.threshold.value == pytest.approx(0.37)
+    assert model.runs == 1
+    explorer.threshold.value = 0.6
+    assert model.runs == 1
+    explorer.image.value = 1
+    explorer.image.value = 0
+    assert model.runs == 2
+
+
+def test_what_cannot_be_explored_is_refused(scene):
+    image, probability, vessels, fov = scene
+    with pytest.raises(ValueError, match="empty"):
+        explore([], [])
+    with pytest.raises(ValueError, match="1 images but 2 predictions"):
+        explore([(image, vessels, fov)], [probability] * 2)
+    with pytest.raises(ValueError, match="no layer"):
+        explore([(image, vessels, fov)], [probability], layer="heat")
+
+
+def test_encoding_keeps_the_colours(scene):
+    picture = draw(*scene, opacity=1)
+    back = np.asarray(Image.open(io.BytesIO(encode(picture)))).astype(int)
+    assert np.abs(back[41, 40:60] - rgb(COLOURS["TP"])).max() < 25
+
+
+@pytest.mark.parametrize("layer", list(LAYERS))
+def test_a_redraw_at_full_size_is_quick(layer):
+    rng = np.random.default_rng(0)
+    size = (584, 565)
+    image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+    sample = image, rng.random(size) < 0.12, np.ones(size, bool)
+    explorer = explore([sample], [rng.random(size).astype(np.float32)], layer=layer)
+    times = []
+    for threshold in np.linspace(0.2, 0.8, 7):
+        start = time.perf_counter()
+        explorer.threshold.value = float(threshold)
+        times.append(time.perf_counter() - start)
+    # noise is the worst case for the JPEG; what is left of 150 ms belongs to the browser
+    assert min(times) < 0.1
+
+
+def test_large_photographs_are_thinned_to_the_screen():
+    size = (2400, 1600)
+    image = np.zeros((*size, 3), np.uint8)
+    image[1200:] = 200
+    explorer = explore([(image, None, None)], [np.zeros(size, np.float32)], layer="photograph")
+    assert pixels(explorer).shape == (1500, 1000, 3)
+    explorer.zoom.value = 4
+    assert pixels(explorer).shape == (1500, 1000, 3)
