@@ -133,6 +133,31 @@ def plot_calibre(vessels: Any, *, thin: float = 3, title: str | None = None) -> 
     return figure
 
 
+def plot_by_calibre(
+    sensitivity: Mapping[str, float], share: Sequence[float] | None = None, *, title: str | None = None
+) -> Figure:
+    """Show how much is found of the vessels of each width.
+
+    Args:
+        sensitivity: 0..1 by the name of the width, the thinnest first.
+        share: of all vessel pixels that have that width, 0..1, in the same order.
+    """
+    names, values = list(sensitivity), 100 * np.asarray(list(sensitivity.values()), float)
+    title = title or (
+        f"Of 100 pixels {values[0]:.0f} are found on the thinnest vessels, {values[-1]:.0f} on the thickest"
+    )
+    if share is not None:
+        names = [f"{name}\n{100 * part:.0f} % of all" for name, part in zip(names, share, strict=True)]
+    figure, axes = new_figure((WIDTH, 3.4), title)
+    colours = [LINES[1], *[LINES[0]] * (len(values) - 1)]
+    bars = axes[0][0].bar(names, values, 0.62, color=colours)
+    axes[0][0].bar_label(bars, fmt="%.0f %%", padding=2)
+    axes[0][0].set(xlabel="width of the vessel", ylabel="% of the pixels found", ylim=(0, 108))
+    axes[0][0].set_yticks(range(0, 101, 20))
+    axes[0][0].grid(axis="x", visible=False)
+    return figure
+
+
 def plot_history(history: Sequence[Mapping[str, float]], *, title: str | None = None) -> Figure:
     """Show a training run: loss, validation Dice and learning rate over the steps.
 

@@ -66,11 +66,10 @@ def _demo(options: argparse.Namespace) -> None:
     if options.steps < 1:
         raise ValueError(f"--steps {options.steps}: at least one step is needed")
     out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    plots.use_style()
-
     drive = load_drive(options.data, seed=options.seed)
     print(drive.describe())
+    out.mkdir(parents=True, exist_ok=True)
+    plots.use_style()
 
     torch.manual_seed(options.seed)
     model = UNet()

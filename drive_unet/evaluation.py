@@ -148,10 +148,13 @@ class Comparison:
             threshold = "-" if evaluation.threshold is None else f"{evaluation.threshold:.3f}"
             numbers = (_number(evaluation.pooled[key]) for key in SCORES)
             rows.append([evaluation.name + mark, *numbers, threshold])
+        sources = dict.fromkeys(e.threshold_from for e in self.evaluations if e.threshold is not None)
+        thresholds = f"; thresholds: {', or '.join(sources)}" if sources else ""
+        header = ["", *SCORES, "threshold"]
         if len(conditions) == 1:
-            return ["", *SCORES, "threshold"], rows, [f"{conditions[0]}."]
-        notes = [f"[{number}] {text}." for number, text in enumerate(conditions, start=1)]
-        return ["", *SCORES, "threshold"], rows, [*notes, "Rows with different numbers cannot be compared."]
+            return header, rows, [f"{conditions[0]}{thresholds}."]
+        notes = [f"[{number}] {text}{thresholds}." for number, text in enumerate(conditions, start=1)]
+        return header, rows, [*notes, "Rows with different numbers cannot be compared."]
 
 
 # ---------------------------------------------------------------------- scoring

@@ -122,7 +122,7 @@ class SegmentationModel(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a dict
+                state = {key: file.get_tensor(key) for key in file.keys()}
             config = json.loads(metadata["config"])
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(

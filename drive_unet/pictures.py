@@ -88,7 +88,8 @@ def show_pairs(
         samples: at most six (image, vessels, fov), all of one size; titles: one per sample.
     """
     parts = [sample_parts(sample) for sample in samples]
-    figure, axes = new_panels([image for image, _, _ in parts], 2, len(parts), title)
+    gap = 0.3 if titles is not None else 0.05
+    figure, axes = new_panels([image for image, _, _ in parts], 2, len(parts), title, gap=gap)
     for i, (image, vessels, fov) in enumerate(parts):
         show(axes[0][i], image, titles[i] if titles is not None else None)
         show(axes[1][i], vessels if vessels is not None else np.zeros(image.shape[:2], bool))

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from drive_unet.charts import (
     WIDTH,
+    plot_by_calibre,
     plot_calibre,
     plot_confusion,
     plot_histograms,
@@ -62,6 +63,7 @@ from drive_unet.pictures import (
 
 __all__ = [
     "hero",
+    "plot_by_calibre",
     "plot_calibre",
     "plot_cases",
     "plot_confusion",

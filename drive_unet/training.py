@@ -177,7 +177,8 @@ def fit(
             value = loss(logits, batch.vessels, batch.fov)
             if not torch.isfinite(value):
                 raise FloatingPointError(
-                    f"the loss is {value.item()} at step {step}; try a lower lr than {lr:g} or mixed_precision='no'"
+                    f"the loss is {value.item()} at step {step}; "
+                    f"try a lower lr than {lr:g} or mixed_precision='no'"
                 )
             optimizer.zero_grad()
             accelerator.backward(value)

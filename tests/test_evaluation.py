@@ -159,6 +159,7 @@ def test_comparison_has_a_row_each(dataset, maps):
     assert lines[2].startswith("a <b> ")
     assert lines[2].endswith("0.500")
     assert lines[3].endswith("-")
+    assert lines[4].endswith("; thresholds: by default.")
     html = table._repr_html_()
     assert "a &lt;b&gt;" in html
     assert html.count("<tr>") == 3
