@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,7 +101,7 @@ class SegmentationModel(nn.Module):
         state = {name: value.contiguous() for name, value in self.state_dict().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".part")
-        save_file(state, unfinished, metadata={"config": json.dumps(config)})
+        unfinished.write_bytes(save(state, {"config": json.dumps(config)}))
         unfinished.replace(path)  # a run that is stopped here leaves the older file whole
         return path
 

@@ -16,7 +16,7 @@ from drive_unet import embedded as _store
 from drive_unet.retina import add_distractors, aperture, background, photograph
 from drive_unet.vasculature import TIP_RADIUS, Course, Eye, course, draw_eye, grow, waves
 
-VERSION = 1  # part of the cache key: raise it whenever the painted pixels change
+VERSION = 2  # part of the cache key: raise it whenever the painted pixels change
 ABSORPTION = np.array([[0.05, 0.105, 0.14], [0.09, 0.14, 0.16]])  # per pixel of artery, of vein, in R, G, B
 REMAINING = np.array([0.80, 0.54, 0.74])  # share of the light, in R, G, B, that no vessel takes away
 REFLEX = (0.60, 0.35)  # strength of the central light reflex of arteries, of veins
@@ -55,7 +55,7 @@ def paint(seed: int, size: tuple[int, int] = (584, 565)) -> Fundus:
 
     scene = background(rng, eye, size, x, y)
     add_distractors(rng, eye, scene, x, y)
-    blood *= np.float32(rng.uniform(0.5, 1.1) / eye.scale)
+    blood *= np.float32(rng.uniform(0.65, 1.25) / eye.scale)
     for c in range(3):
         absorbed = (ABSORPTION[0, c] * blood[0] + ABSORPTION[1, c] * blood[1]).astype(np.float32)
         scene[..., c] *= REMAINING[c] + (1 - REMAINING[c]) * np.exp(-absorbed)
