@@ -1,0 +1,190 @@
+"""Notebook 06 in a real JupyterLab in a real browser: it runs, and its explorer answers the keyboard at once.
+
+The time from a key press to the new picture is measured and printed; what is asserted about it is loose, so
+that a busy machine fails nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from repository import ROOT, read_notebook
+
+NOTEBOOK = ROOT / "notebooks" / "06_visualization.ipynb"
+PRESSES = 6
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SETTINGS = {  # nothing that asks, reports or looks for updates
+    "apputils-extension/notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    }
+}
+
+READY = """() => {
+  const panel = window.jupyterapp?.shell.currentWidget;
+  const session = panel?.context?.sessionContext;
+  return Boolean(session?.isReady && session.session?.kernel?.connectionStatus === "connected");
+}"""
+RUN_ALL = """() => {
+  window.finished = null;
+  window.jupyterapp.commands.execute("notebook:run-all-cells").then(
+    () => { window.finished = "yes"; }, (error) => { window.finished = String(error); });
+}"""
+OUTPUTS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+  .filter((cell) => cell.model.type === "code").map((cell) => cell.model.sharedModel.toJSON())"""
+SHOW = """(index) => {
+  const notebook = window.jupyterapp.shell.currentWidget.content;
+  notebook.activeCellIndex = index;
+  return notebook.scrollToItem(index, "start");
+}"""
+# From the key's way down to the handle to the moment the browser has the new picture decoded.
+WATCH = """(picture) => {
+  window.times = [];
+  document.addEventListener("keydown", () => { window.pressed = performance.now(); }, true);
+  picture.addEventListener("load", () => window.times.push(performance.now() - window.pressed));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by Playwright: the one on the path, else the one that Playwright brought."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    with sync_api.sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+        except sync_api.Error as error:
+            pytest.skip(f"no browser starts here: {str(error).splitlines()[0]}")
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a copy of the notebooks, with no setting of whoever runs this; gives its address."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        pytest.skip("JupyterLab is not installed: pip install -e '.[browser]'")
+    folder = tmp_path_factory.mktemp("lab")
+    work = folder / "work"
+    work.mkdir()
+    for notebook in NOTEBOOK.parent.glob("*.ipynb"):
+        shutil.copy(notebook, work)
+    for name, settings in SETTINGS.items():
+        file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings), encoding="utf-8")
+    own = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {f"JUPYTERLAB_{kind.upper()}_DIR": str(folder / kind) for kind in ("settings", "workspaces")}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **own, "PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("MPLBACKEND", None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={work}",
+        "--IdentityProvider.token=",
+        "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+    ]  # fmt: skip
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(address, server, folder / "log")
+            yield address
+        finally:
+            server.terminate()  # it ends its kernels on the way
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _wait_for(address: str, server: subprocess.Popen, log: Path, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/api/status", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-2000:]}")
+
+
+def run_all(browser, address: str, name: str, *, height: int = 900):
+    """Open a notebook in JupyterLab, run all its cells, and return the page."""
+    page = browser.new_page(viewport={"width": 1360, "height": height})
+    page.goto(f"{address}/lab/tree/{name}?reset", timeout=90_000)
+    page.wait_for_function(READY, timeout=90_000)  # the idle icon comes earlier; a run sent then is lost
+    page.evaluate(RUN_ALL)
+    page.wait_for_function("() => window.finished", timeout=240_000)
+    return page
+
+
+def show_explorer(page):
+    """Scroll to the explorer of notebook 06 and return its sliders and its picture, both locators."""
+    cells = read_notebook(NOTEBOOK).cells
+    index = next(i for i, cell in enumerate(cells) if "nbval-ignore-output" in cell.metadata.get("tags", []))
+    page.evaluate(SHOW, index)
+    picture = page.locator("img.widget-image")
+    picture.wait_for(timeout=30_000)
+    return page.locator(".widget-hslider .noUi-handle"), picture
+
+
+def press(page, slider, picture, key: str, times: int) -> list[float]:
+    """Press a key on a slider several times; return the milliseconds until each new picture was there."""
+    slider.focus()
+    taken = []
+    for _ in range(times):
+        before, count = picture.get_attribute("src"), page.evaluate("window.times.length")
+        slider.press(key)
+        page.wait_for_function("count => window.times.length > count", arg=count, timeout=30_000)
+        page.wait_for_timeout(250)  # a redraw may send the picture first and its legend later
+        assert picture.get_attribute("src") != before
+        taken.append(page.evaluate("count => window.times[count]", count))
+    return taken
+
+
+@pytest.mark.browser
+def test_the_explorer_answers_the_keyboard(browser, lab, capsys):
+    page = run_all(browser, lab, NOTEBOOK.name)
+    cells = page.evaluate(OUTPUTS)
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert page.evaluate("window.finished") == "yes"
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+
+    sliders, picture = show_explorer(page)
+    line = page.locator(".widget-html", has_text="threshold")
+    picture.evaluate(WATCH)
+    text = line.inner_text()
+    moves = {"threshold": (0, "ArrowLeft"), "opacity": (1, "ArrowLeft"), "zoom": (2, "ArrowRight")}
+    moves |= {"up, down": (3, "ArrowLeft"), "left, right": (4, "ArrowRight")}  # after zoom: else disabled
+    taken = {}
+    for name, (index, key) in moves.items():
+        taken[name] = press(page, sliders.nth(index), picture, key, PRESSES)
+        if name == "threshold":
+            assert line.inner_text() != text, "the scores follow the threshold"
+    with capsys.disabled():
+        print("\nkey press to new picture, median of", PRESSES, "presses:", end=" ")
+        print(", ".join(f"{name} {statistics.median(ms):.0f} ms" for name, ms in taken.items()))
+    assert statistics.median([ms for each in taken.values() for ms in each]) < 5000
+    page.close()
