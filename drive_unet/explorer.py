@@ -157,10 +157,10 @@ class _View(NamedTuple):
 
 
 class Explorer(widgets.VBox):
-    """A panel of controls over a picture and a line of scores; see `explore`.
+    """A panel of controls and a line of scores over a picture; see `explore`.
 
     Its parts can be set from code, as in `explorer.threshold.value = 0.3`: `image`, `layer`, `threshold`,
-    `opacity`, `zoom`, `down`, `right`. `picture` is the `ipywidgets.Image` and `line` the text below it.
+    `opacity`, `zoom`, `down`, `right`. `picture` is the `ipywidgets.Image` and `line` the text above it.
     """
 
     def __init__(
@@ -201,16 +201,16 @@ class Explorer(widgets.VBox):
         self.right = slider("Left, right", 0.5, 0.0, 1.0, 0.02)
         self.picture = widgets.Image(format="jpeg", layout={"width": width, "max_width": "100%"})
         self.line = widgets.HTML()
-        self.legend = widgets.HTML()
+        self.legend = widgets.HTML(layout={"height": "30px"})  # kept when empty, so that nothing jumps
         wrap = {"flex_flow": "row wrap", "width": "100%"}
         super().__init__(
             [
                 widgets.HBox([self.image, self.layer], layout=wrap),
                 widgets.HBox([self.threshold, self.opacity, self.zoom], layout=wrap),
                 widgets.HBox([self.down, self.right], layout=wrap),
-                self.picture,
-                self.line,
+                self.line,  # above the picture: both are on the screen while a slider moves
                 self.legend,
+                self.picture,
             ]
         )
         for control in (

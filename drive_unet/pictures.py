@@ -197,26 +197,60 @@ def plot_receptive_field(
     return figure
 
 
-def plot_feature_maps(levels: Mapping[str, Any], *, count: int = 6, title: str | None = None) -> Figure:
+def plot_feature_maps(
+    levels: Mapping[str, Any], *, count: int = 6, fov: Any = None, title: str | None = None
+) -> Figure:
     """Show what the levels of a network hold: a row per level, its liveliest channels.
 
     Args:
         levels: activations (C, h, w) or (1, C, h, w) by the name of the level.
-        count: channels per level: those with the greatest standard deviation, each with its own grey scale.
+        count: channels per level: those with the greatest standard deviation, but none that is a near copy of
+            one already chosen as long as there are others; each with its own grey scale.
+        fov: a mask (H, W) of the photograph; channels and grey scales are then chosen by what lies inside it.
     """
     tensors = {name: to_numpy(value) for name, value in levels.items()}
     tensors = {name: a[0] if a.ndim == 4 else a for name, a in tensors.items()}
     figure, axes = new_panels([a[0] for a in tensors.values()], len(tensors), count, title, gap=0.05)
     for row, (name, a) in zip(axes, tensors.items(), strict=True):
-        liveliest = np.sort(np.argsort(-a.std(axis=(1, 2)), kind="stable")[:count])
+        values = a[:, _inside(fov, a.shape[1:])].astype(np.float64)
+        liveliest = _liveliest(values, count)
         for ax, channel in zip(row, liveliest, strict=False):
-            low, high = np.quantile(a[channel], (0.005, 0.995))
+            low, high = np.quantile(values[channel], (0.005, 0.995))
             show(ax, a[channel].astype(np.float32), None, "gray", (low, max(high, low + 1e-6)))
-            ax.text(0.03, 0.97, f"{channel}", transform=ax.transAxes, color="white", va="top", fontsize=7)
+            ax.text(0.03, 0.97, f"{channel}", transform=ax.transAxes, color="white", va="top", fontsize=7,
+                    bbox={"fc": "black", "ec": "none", "pad": 0.8, "alpha": 0.6})  # fmt: skip
         for ax in row[len(liveliest) :]:
             ax.set_visible(False)
         row[0].set_ylabel(f"{name}\n{a.shape[0]} x {a.shape[1]} x {a.shape[2]}", fontsize=9)
     return figure
+
+
+def _inside(fov: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Bring a field of view to the size of a feature map; without one, all of that is inside."""
+    if fov is None:
+        return np.ones(shape, bool)
+    fov = as_mask(fov)
+    step = 1
+    while step * shape[0] < fov.shape[0] or step * shape[1] < fov.shape[1]:
+        step *= 2
+    rows, columns = (
+        (np.arange(n) * step + step // 2).clip(max=m - 1) for n, m in zip(shape, fov.shape, strict=True)
+    )
+    small = fov[np.ix_(rows, columns)]
+    return small if small.any() else np.ones(shape, bool)
+
+
+def _liveliest(values: np.ndarray, count: int) -> list[int]:
+    """Choose channels of (C, pixels) by their spread, passing over near copies; sorted."""
+    order = [int(i) for i in np.argsort(-values.std(axis=1), kind="stable")]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        alike = np.abs(np.nan_to_num(np.corrcoef(values))).reshape(len(values), -1)
+    chosen: list[int] = []
+    for limit in (0.9, 2.0):  # then whatever is left
+        for i in order:
+            if len(chosen) < count and i not in chosen and all(alike[i, j] < limit for j in chosen):
+                chosen.append(i)
+    return sorted(chosen)
 
 
 def sample_parts(sample: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -260,7 +294,8 @@ def show(
 ) -> Any:
     """Draw one picture without axes."""
     if picture.ndim == 2 and limits is None:
-        limits = (0, 1) if picture.dtype == bool else (0, 255) if picture.dtype == np.uint8 else None
+        mask = picture.dtype == bool or (picture.dtype == np.uint8 and picture.max(initial=0) <= 1)
+        limits = (0, 1) if mask else (0, 255) if picture.dtype == np.uint8 else None
     low, high = limits if limits is not None else (None, None)
     kind = "nearest" if max(picture.shape[:2]) < 200 else "antialiased"  # few pixels: show them as they are
     shown = ax.imshow(picture, cmap=cmap, vmin=low, vmax=high, interpolation=kind)

@@ -204,7 +204,7 @@ def visualize_segmentation(image: Any, mask: Any, pred: Any, *, threshold: float
         threshold: the probability from which a pixel counts as vessel.
     """
     found = as_mask(pred, threshold)
-    panels, titles = [as_image(image), found], ["Photograph", f"Prediction, threshold {threshold:g}"]
+    panels, titles = [as_image(image), found], ["Photograph", f"Prediction, threshold {threshold:.3g}"]
     title = f"{100 * found.mean():.1f} % of the picture is called vessel"
     if mask is not None:
         reference = as_mask(mask)

@@ -82,9 +82,9 @@ def test_protocol_names_region_images_and_threshold(dataset, maps):
     text = evaluate(maps, dataset, threshold=0.4, threshold_from="chosen on image 24").protocol
     assert text == (
         "Inside the field of view, at native size, pixels pooled over 3 images (21, 22, 23), clDice averaged "
-        "over images; threshold 0.4, chosen on image 24."
+        "over images; threshold ≈ 0.400, chosen on image 24."
     )
-    assert "threshold 0.5, by default" in evaluate(maps, dataset).protocol
+    assert "threshold ≈ 0.500, by default" in evaluate(maps, dataset).protocol
     assert "on 1 image (22)" in evaluate(maps[1:2], dataset.subset(["22"])).protocol
 
 
@@ -121,7 +121,7 @@ def test_a_network_is_scored_with_its_own_threshold_and_without_the_transform(da
     found = evaluate(network, augmented)
     assert found.threshold == 0.6
     assert found.name == "Brightness"
-    assert "threshold 0.6, the network's own" in found.protocol
+    assert "threshold ≈ 0.600, the network's own" in found.protocol
     assert found.pooled["AUC"] > 0.99
     assert found.pooled == evaluate(network, dataset).pooled
     assert evaluate(network, dataset, threshold=0.2).threshold == 0.2

@@ -278,6 +278,33 @@ def test_pairs_cases_maps_fields_and_features(scene):
     assert "9 x 10 x 8" in features.axes[4].get_ylabel()
 
 
+def test_feature_maps_pass_over_near_copies_and_look_inside_the_fov(scene):
+    _, _, fov, _ = scene
+    rng = np.random.default_rng(0)
+    lively, quiet = rng.normal(size=(2, 48, 40))
+    dead = np.zeros((48, 40))
+    outside = dead.copy()
+    outside[:5, :5] = 99.0  # where the photograph shows nothing
+    level = np.stack([3 * lively, 2.9 * lively + 0.01, quiet, outside, dead])
+    figure = plots.plot_feature_maps({"level": level}, count=2, fov=fov)
+    assert [ax.texts[0].get_text() for ax in figure.axes] == ["0", "2"]
+    assert len(drawn(plots.plot_feature_maps({"level": level}, count=5))) == 5, (
+        "copies where nothing else is left"
+    )
+
+
+def test_masks_of_zeros_and_ones_are_black_and_white(scene):
+    _, vessels, _, _ = scene
+    (ax,) = plots.show_images([vessels.astype(np.uint8)]).axes
+    assert ax.images[0].get_clim() == (0, 1)
+
+
+def test_by_calibre_names_the_thinnest_and_the_thickest():
+    figure = plots.plot_by_calibre({"up to 2 px": 0.6, "thicker": 0.934}, [0.3, 0.7])
+    assert "60 are found on the thinnest vessels, 93 on the thickest" in finding(figure)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()][0] == "up to 2 px\n30 % of all"
+
+
 @pytest.mark.parametrize("kind", ["logits", "probability", "mask", "tensor"])
 def test_article_function_takes_what_its_readers_have(scene, kind):
     image, vessels, _, prediction = scene
