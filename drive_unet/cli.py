@@ -97,7 +97,10 @@ def _demo(options: argparse.Namespace) -> None:
     figures = {"data": plots.show_sample(drive.train[0]), "training": run.plot()}
     for name, index in (("worst", order[0]), ("best", order[-1])):
         sample = scored[index]
-        figures[name] = plots.visualize_segmentation(sample.image, sample.vessels, probabilities[index])
+        inside = probabilities[index] * sample.fov[0].numpy()  # the network was never trained outside
+        figures[name] = plots.visualize_segmentation(
+            sample.image, sample.vessels, inside, threshold=model.threshold
+        )
     photograph = retina()
     found = segment(model, photograph)
     figures["another_camera"] = plots.hero(photograph, found.vessels)
