@@ -51,14 +51,14 @@ def predict(
         tta: average over four flips (test-time augmentation); four times the work.
         tile: side of overlapping tiles in pixels; by default the whole image at once up to 4 megapixels,
             tiles of 1024 beyond. Standardisation always sees the whole photograph.
-        overlap: pixels that neighbouring tiles share; blended linearly.
+        overlap: pixels that neighbouring tiles share, at least; blended.
         device: where to compute; by default where the model is.
 
     Returns:
         (H, W) float32, 0..1.
 
     Raises:
-        ValueError: for an image of another shape, or an overlap that is not smaller than the tile.
+        ValueError: for an image of another shape, or an overlap that leaves too little of the tile.
         DataError: for a path that cannot be read.
     """
     flips = _flip_probabilities(model, as_batch(image), FLIPS if tta else FLIPS[:1], tile, overlap, device)
@@ -138,7 +138,7 @@ def as_batch(image: Photograph) -> Tensor:
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"an array must be (H, W, 3) uint8, this one is {image.shape} {image.dtype}")
-        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # a copy: Pillow's arrays are read-only
     if not isinstance(image, Tensor) or image.ndim != 3:
         raise ValueError(
             f"expected one photograph, (C, H, W), not {getattr(image, 'shape', type(image).__name__)}"
@@ -180,18 +180,23 @@ def _flip_probabilities(
         if tile is None or (height <= tile and width <= tile):
             maps = [torch.sigmoid(model(batch.flip(axes)).float()).flip(axes)[0, 0] for axes in flips]
         else:
+            if tile - overlap < getattr(model, "multiple", 1):
+                raise ValueError(
+                    f"tile {tile} less overlap {overlap} must be {model.multiple} or more, the step of the network's grid"
+                )
             standardised = standardise(batch)
             maps = [_tiled(model, standardised.flip(axes), tile, overlap).flip(axes)[0, 0] for axes in flips]
         return torch.stack(maps).cpu()
 
 
 def _tiled(model: SegmentationModel, standardised: Tensor, tile: int, overlap: int) -> Tensor:
-    """Blend overlapping tiles with weights that fall off linearly over the overlap; (1, 1, H, W)."""
+    """Blend overlapping tiles with weights that fall off over the overlap; (1, 1, H, W)."""
     height, width = standardised.shape[-2:]
+    multiple = getattr(model, "multiple", 1)
     total = standardised.new_zeros((1, 1, height, width))
     weight = torch.zeros_like(total)
-    for top in _starts(height, tile, overlap):
-        for left in _starts(width, tile, overlap):
+    for top in _starts(height, tile, overlap, multiple):
+        for left in _starts(width, tile, overlap, multiple):
             part = standardised[..., top : top + tile, left : left + tile]
             blend = _ramp(part.shape[-2], overlap, part.device)[:, None] * _ramp(
                 part.shape[-1], overlap, part.device
@@ -202,13 +207,14 @@ def _tiled(model: SegmentationModel, standardised: Tensor, tile: int, overlap: i
     return total / weight
 
 
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin; the last one ends at the border."""
-    if length <= tile:
-        return [0]
-    return [*range(0, length - tile, tile - overlap), length - tile]
+def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
+    """Where tiles begin: on the grid on which the network pools, or tiles and whole would pool other pixels."""
+    step = max((tile - overlap) // multiple, 1) * multiple
+    return list(range(0, max(length - tile, 0) + step, step))
 
 
 def _ramp(length: int, overlap: int, device: torch.device) -> Tensor:
     position = torch.arange(length, device=device) + 1.0
-    return torch.minimum(position, position.flip(0)).clamp(max=overlap + 1)
+    return (
+        torch.minimum(position, position.flip(0)).clamp(max=overlap + 1) ** 2
+    )  # a tile knows least at its rim
