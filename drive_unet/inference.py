@@ -182,7 +182,8 @@ def _flip_probabilities(
         else:
             if tile - overlap < getattr(model, "multiple", 1):
                 raise ValueError(
-                    f"tile {tile} less overlap {overlap} must be {model.multiple} or more, the step of the network's grid"
+                    f"tile {tile} less overlap {overlap} must be {model.multiple} or more, "
+                    "the step of the network's grid"
                 )
             standardised = standardise(batch)
             maps = [_tiled(model, standardised.flip(axes), tile, overlap).flip(axes)[0, 0] for axes in flips]
@@ -208,7 +209,7 @@ def _tiled(model: SegmentationModel, standardised: Tensor, tile: int, overlap: i
 
 
 def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """Where tiles begin: on the grid on which the network pools, or tiles and whole would pool other pixels."""
+    """Where tiles begin: on the grid of the network's pooling, so that they pool as the whole does."""
     step = max((tile - overlap) // multiple, 1) * multiple
     return list(range(0, max(length - tile, 0) + step, step))
 
