@@ -25,6 +25,8 @@ _HOME = {
     "SkiplessNet": "models",
     "combine": "losses",
     "fit": "training",
+    "PRESETS": "presets",
+    "train": "presets",
     "predict": "inference",
     "predict_all": "inference",
     "segment": "inference",

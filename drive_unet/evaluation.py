@@ -192,7 +192,7 @@ def evaluate(
     if isinstance(predictor, torch.nn.Module):
         maps = predict_all(predictor, dataset, tta=tta)
         name = name or type(predictor).__name__ + (", 4 flips averaged" if tta else "")
-        own = getattr(predictor, "threshold", None)
+        own = predictor.threshold_for(tta) if hasattr(predictor, "threshold_for") else None
     elif tta:
         raise ValueError(
             "tta averages over a network's predictions; finished ones cannot be flipped any more."

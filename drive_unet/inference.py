@@ -20,7 +20,6 @@ from drive_unet.preprocessing import detect_fov, standardise
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels; a larger photograph is cut into tiles unless told otherwise
-FOV_WIDTH = 540  # pixels across the FOV in DRIVE, the scale that the networks know
 
 Photograph = Sample | Tensor | np.ndarray | Image.Image | str | Path
 
@@ -99,13 +98,14 @@ def segment(
     threshold: float | None = None,
     fov: np.ndarray | None = None,
 ) -> Segmentation:
-    """Vessels of a photograph from any camera: bring its FOV to DRIVE's width, predict, bring back.
+    """Vessels of a photograph from any camera: bring its FOV to the width that the network knows, predict, bring back.
 
     Args:
         model: a trained network.
         photograph: as for `predict`.
         tta: average over four flips.
-        threshold: probability at and above which a pixel is vessel; by default ``model.threshold``.
+        threshold: probability at and above which a pixel is vessel; by default the network's own, for
+            one pass or for flips.
         fov: (H, W) bool; found in the photograph by default.
 
     Returns:
@@ -115,7 +115,7 @@ def segment(
     if fov is None:
         fov = detect_fov((batch[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     columns = np.flatnonzero(fov.any(axis=0))
-    scale = FOV_WIDTH / (columns[-1] - columns[0] + 1) if len(columns) else 1.0
+    scale = model.fov_width / (columns[-1] - columns[0] + 1) if len(columns) else 1.0
     height, width = batch.shape[-2:]
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     resized = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
@@ -123,7 +123,7 @@ def segment(
     probability = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
     probability = np.where(fov, probability, 0).astype(np.float32)
     return Segmentation(
-        probability, probability >= (model.threshold if threshold is None else threshold), fov
+        probability, probability >= (model.threshold_for(tta) if threshold is None else threshold), fov
     )
 
 

@@ -45,7 +45,10 @@ class SegmentationModel(nn.Module):
     """What both networks share: any input size, standardisation inside, a threshold, weights in one file.
 
     Attributes:
-        threshold: probability at and above which a pixel is called vessel; chosen on validation images.
+        threshold: probability at and above which a pixel is called vessel where four flips are averaged;
+            chosen on validation images.
+        threshold_single: the same for one pass, whose probabilities are a little less certain.
+        fov_width: pixels across the FOV of the photographs that it learned from, the scale that it knows.
         notes: whatever should travel with the weights (training data, protocol, versions); JSON types.
         arguments: the constructor's arguments, as stored with the weights.
     """
@@ -55,7 +58,8 @@ class SegmentationModel(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, **arguments: Any) -> None:
         super().__init__()
         self.arguments = {"in_channels": in_channels, "num_classes": num_classes, **arguments}
-        self.threshold = 0.5
+        self.threshold = self.threshold_single = 0.5
+        self.fov_width = 540  # DRIVE's
         self.notes: dict[str, Any] = {}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -89,6 +93,10 @@ class SegmentationModel(nn.Module):
         """Logits for a batch whose height and width are multiples of ``multiple``."""
         raise NotImplementedError
 
+    def threshold_for(self, tta: bool) -> float:
+        """``threshold`` where four flips are averaged, ``threshold_single`` for one pass."""
+        return self.threshold if tta else self.threshold_single
+
     def save_pretrained(self, path: str | Path) -> Path:
         """Write weights, arguments, threshold and notes to one ``.safetensors`` file and return its path."""
         path = Path(path)
@@ -96,6 +104,8 @@ class SegmentationModel(nn.Module):
             "model": type(self).__name__,
             "arguments": self.arguments,
             "threshold": self.threshold,
+            "threshold_single": self.threshold_single,
+            "fov_width": self.fov_width,
             "notes": self.notes,
         }
         state = {name: value.contiguous() for name, value in self.state_dict().items()}
@@ -140,6 +150,8 @@ class SegmentationModel(nn.Module):
                 f"{path}: its weights do not fit the {cls.__name__} that its config describes"
             ) from error
         model.threshold, model.notes = float(config["threshold"]), config["notes"]
+        model.threshold_single = float(config.get("threshold_single", model.threshold))
+        model.fov_width = config.get("fov_width", model.fov_width)
         return model.eval()
 
 
@@ -182,8 +194,12 @@ class UNet(SegmentationModel):
         *,
         widths: tuple[int, ...] = (16, 24, 32, 48, 64),
         stem: int = 2,
+        detail: int = 0,
+        passes: int = 1,
     ) -> None:
-        super().__init__(in_channels, num_classes, widths=list(widths), stem=stem)
+        super().__init__(
+            in_channels, num_classes, widths=list(widths), stem=stem, detail=detail, passes=passes
+        )
         self.multiple = stem * 2 ** (len(widths) - 1)
         self.fold = nn.PixelUnshuffle(stem)
         inputs = (in_channels * stem**2, *widths[:-2])
@@ -195,10 +211,23 @@ class UNet(SegmentationModel):
         self.decoder = nn.ModuleList(conv_block(2 * o, o) for _, o in deeper)
         self.head = nn.Conv2d(widths[0], num_classes * stem**2, 1)
         self.unfold = nn.PixelShuffle(stem)
+        self.detail = None
+        if detail:
+            self.detail = nn.Sequential(
+                nn.Conv2d(in_channels + num_classes, detail, 3, padding=1, bias=False),
+                nn.BatchNorm2d(detail),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(detail, num_classes, 3, padding=1),
+            )
+        self.second = None
+        if passes > 1:
+            self.second = UNet(
+                in_channels + num_classes, num_classes, widths=widths, stem=stem, passes=passes - 1
+            )
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, here
 
     def network(self, x: Tensor) -> Tensor:
-        x = self.fold(x)  # (B, 4C, H/2, W/2)
+        photograph, x = x, self.fold(x)  # (B, 4C, H/2, W/2)
         skips = []
         for block in self.encoder:
             skips.append(block(x))
@@ -206,7 +235,12 @@ class UNet(SegmentationModel):
         x = self.bottleneck(x)
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(torch.cat([up(x), skips.pop()], dim=1))
-        return self.unfold(self.head(x))  # (B, num_classes, H, W)
+        logits = self.unfold(self.head(x))  # (B, num_classes, H, W)
+        if self.detail is not None:
+            logits = logits + self.detail(torch.cat([photograph, logits], dim=1))
+        if self.second is not None:
+            logits = logits + self.second.network(torch.cat([photograph, torch.sigmoid(logits)], dim=1))
+        return logits
 
 
 class SkiplessNet(SegmentationModel):

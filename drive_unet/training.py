@@ -10,12 +10,15 @@ import copy
 import html
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -97,6 +100,7 @@ def fit(
     patience: int | None = None,
     validate_every: int = 100,
     num_workers: int = 0,
+    average: float = 0.0,
     mixed_precision: str | None = None,
     progress: bool = True,
 ) -> TrainingRun:
@@ -123,6 +127,8 @@ def fit(
         patience: stop after this many validations without a better Dice.
         validate_every: steps between validations; the last step is always validated.
         num_workers: processes that load patches; the photographs live in memory, so 0 serves well.
+        average: decay of the exponential moving average of the weights that is validated and kept, such as
+            0.99; 0 keeps the last weights themselves.
         mixed_precision: ``"no"``, ``"fp16"`` or ``"bf16"``; by default bf16 on GPUs that have it, fp16 on
             other CUDA GPUs, none on CPUs.
         progress: show a progress bar.
@@ -145,7 +151,7 @@ def fit(
     loss = loss or combine(bce=1.0, dice=0.5)
     accelerator = Accelerator(mixed_precision=mixed_precision or _precision())
     budget = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "images": train.names}
-    budget["arguments"] = model.arguments
+    budget |= {"average": average, "arguments": model.arguments}
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
@@ -168,6 +174,9 @@ def fit(
             unit="step",
             disable=not (progress and accelerator.is_main_process),
         )
+        averaged = _Average(model, average)
+        if state.get("average"):
+            averaged.load(state["average"])
         network.train()
         for step, batch in enumerate(batches, start=done + 1):
             if run.stopped_early:
@@ -183,21 +192,25 @@ def fit(
             optimizer.zero_grad()
             accelerator.backward(value)
             optimizer.step()
+            averaged.update(model)
             row = {"step": step, "loss": value.item(), "lr": schedule.get_last_lr()[0]}
             run.history.append(row)
             schedule.step()
             bar.update()
             if step % validate_every == 0 or step == steps:
                 if validation is not None:
-                    row["dice"], row["threshold"] = _validate(model, validation)
-                    _keep_if_best(run, state, model, row)
+                    with averaged.inside(model):
+                        row["dice"], row["threshold"] = _validate(model, validation)
+                        _keep_if_best(run, state, model, row)
                     run.stopped_early = patience is not None and state["stale"] >= patience
                 run.seconds = earlier + time.perf_counter() - start
+                state["average"] = averaged.state()
                 if run.folder and accelerator.is_main_process:
                     _save(run, state, model, optimizer, schedule, budget)
             bar.set_postfix(_postfix(run), refresh=False)
         bar.close()
     run.seconds = earlier + time.perf_counter() - start
+    averaged.finish(model)
     _finish(run, state, accelerator.unwrap_model(network, keep_fp32_wrapper=False))
     if run.folder and accelerator.is_main_process:
         model.notes = {**model.notes, "training": {**budget, "run": str(run)}}
@@ -265,6 +278,54 @@ def _loader(
         num_workers=num_workers,
     )
     return accelerator.prepare(loader)
+
+
+class _Average:
+    """The exponential moving average of a network's weights and statistics; with decay 0 they themselves.
+
+    The first steps decay faster, so that the random start is soon forgotten.
+    """
+
+    def __init__(self, model: SegmentationModel, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.values = _copy(model) if decay else {}
+
+    def update(self, model: SegmentationModel) -> None:
+        self.steps += 1
+        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            for name, value in model.state_dict().items() if self.decay else ():
+                if value.is_floating_point():
+                    self.values[name].lerp_(value, 1 - keep)
+                else:
+                    self.values[name].copy_(value)
+
+    @contextmanager
+    def inside(self, model: SegmentationModel) -> Iterator[None]:
+        """The model with the averaged weights, for as long as the context lasts."""
+        if not self.decay:
+            yield
+            return
+        own = _copy(model)
+        model.load_state_dict(self.values)
+        yield
+        model.load_state_dict(own)
+
+    def finish(self, model: SegmentationModel) -> None:
+        if self.decay:
+            model.load_state_dict(self.values)
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "values": self.values}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        for name, value in state["values"].items():
+            self.values[name].copy_(value)
+
+
+def _copy(model: SegmentationModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _validate(model: SegmentationModel, validation: DRIVEDataset) -> tuple[float, float]:
@@ -354,5 +415,5 @@ def _finish(run: TrainingRun, state: dict[str, Any], model: SegmentationModel) -
         model.load_state_dict(state["best"])
     else:
         run.best_step = int(run.history[-1]["step"]) if run.history else 0
-    model.threshold = run.threshold
+    model.threshold = model.threshold_single = run.threshold
     model.eval()

@@ -1,0 +1,133 @@
+"""Whole trainings by name: everything that fixes one but the photographs and the seed.
+
+`benchmarks/RESULTS.md` says what each preset reaches and how it was found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from drive_unet.augmentation import training_transform
+from drive_unet.data import DRIVEDataset
+from drive_unet.inference import predict_all
+from drive_unet.losses import combine
+from drive_unet.metrics import choose_threshold
+from drive_unet.models import UNet
+from drive_unet.training import TrainingRun, fit
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe: the network, where its weights start, and the budget.
+
+    Attributes:
+        description: one line for the command line's help.
+        start: name of packaged weights to start from, or None for random ones; the network is theirs.
+        network: arguments of `UNet` where it starts from random weights.
+        steps, batch_size, patch_size, lr, average: as for `drive_unet.fit`.
+        loss: weights by name, as for `drive_unet.combine`.
+    """
+
+    description: str
+    start: str | None = None
+    network: dict[str, Any] | None = None
+    steps: int = 1600
+    batch_size: int = 8
+    patch_size: int = 256
+    lr: float = 1e-2
+    average: float = 0.0
+    loss: tuple[tuple[str, float], ...] = (("bce", 1.0), ("dice", 0.5))
+
+    def model(self, seed: int = 0) -> UNet:
+        """The network before its training; random weights depend on the seed alone."""
+        if self.start:
+            return UNet.from_pretrained(self.start)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return UNet(**self.network or {})
+
+
+PRESETS = {
+    "laptop": Preset("two CPU cores, within ten minutes", start="embedded", steps=1200),
+    "gpu": Preset("one GPU, within a minute", start="embedded", steps=1200),
+    "best": Preset("the packaged weights; one GPU, within five minutes", start="embedded", steps=1200),
+}
+
+
+def train(
+    preset: str | Preset,
+    photographs: DRIVEDataset,
+    *,
+    held_out: DRIVEDataset | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    mixed_precision: str | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> tuple[UNet, TrainingRun]:
+    """Train by a preset on all photographs given, and choose the two thresholds.
+
+    The last weights are kept: nothing is chosen on the way, so none need be held out.
+
+    Args:
+        preset: a name in `PRESETS`, or a `Preset`.
+        photographs: what to learn from, with labels.
+        held_out: labelled photographs that the thresholds are chosen on, and nothing else; by default those
+            learned from, which with networks of this size costs little.
+        steps: a budget other than the preset's.
+        seed, out, resume, mixed_precision, num_workers, progress: as for `drive_unet.fit`.
+
+    Returns:
+        The network, in evaluation mode, and the run.
+
+    Raises:
+        ValueError: for an unknown preset; otherwise as `drive_unet.fit`.
+    """
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise ValueError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
+        preset = PRESETS[preset]
+    preset = replace(preset, steps=steps or preset.steps)
+    model = preset.model(seed)
+    model.fov_width = fov_width(photographs)
+    run = fit(
+        model,
+        photographs.subset(photographs.names, training_transform(preset.patch_size)),
+        steps=preset.steps,
+        batch_size=preset.batch_size,
+        lr=preset.lr,
+        average=preset.average,
+        loss=combine(**dict(preset.loss)),
+        seed=seed,
+        out=out,
+        resume=resume,
+        mixed_precision=mixed_precision,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    choose_thresholds(model, held_out or photographs)
+    if out:
+        model.save_pretrained(Path(out) / "best.safetensors")
+    return model, run
+
+
+def choose_thresholds(model: UNet, photographs: DRIVEDataset) -> None:
+    """Set ``model.threshold`` and ``model.threshold_single`` to what gives the best pooled Dice there."""
+    vessels = [sample.vessels[0].numpy() > 0 for sample in photographs]
+    fovs = [sample.fov[0].numpy() > 0 for sample in photographs]
+    model.threshold = choose_threshold(predict_all(model, photographs, tta=True), vessels, fovs)
+    model.threshold_single = choose_threshold(predict_all(model, photographs), vessels, fovs)
+
+
+def fov_width(photographs: DRIVEDataset) -> int:
+    """The median width of the fields of view, in pixels."""
+    columns = [np.flatnonzero((sample.fov[0].numpy() > 0).any(axis=0)) for sample in photographs]
+    return int(median(found[-1] - found[0] + 1 if len(found) else 540 for found in columns))
