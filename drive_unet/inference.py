@@ -97,8 +97,9 @@ def segment(
     tta: bool = True,
     threshold: float | None = None,
     fov: np.ndarray | None = None,
+    device: str | torch.device | None = None,
 ) -> Segmentation:
-    """Vessels of a photograph from any camera: bring its FOV to the width that the network knows, predict, bring back.
+    """Vessels of a photograph from any camera, brought to the scale that the network knows and back.
 
     Args:
         model: a trained network.
@@ -107,6 +108,7 @@ def segment(
         threshold: probability at and above which a pixel is vessel; by default the network's own, for
             one pass or for flips.
         fov: (H, W) bool; found in the photograph by default.
+        device: where to compute; by default where the model is.
 
     Returns:
         Maps of the photograph's own size; no vessel outside the FOV.
@@ -119,7 +121,7 @@ def segment(
     height, width = batch.shape[-2:]
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     resized = F.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
-    small = torch.from_numpy(predict(model, resized[0], tta=tta))[None, None]
+    small = torch.from_numpy(predict(model, resized[0], tta=tta, device=device))[None, None]
     probability = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
     probability = np.where(fov, probability, 0).astype(np.float32)
     return Segmentation(

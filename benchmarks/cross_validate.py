@@ -1,0 +1,114 @@
+"""Cross-validated scores of a preset: every labelled photograph scored by networks that never saw it.
+
+    python benchmarks/cross_validate.py --data DRIVE --preset laptop --seeds 0 1 2
+
+Budget: folds x seeds trainings of the preset's length. A training that was stopped resumes at its last
+checkpoint; several processes started with the same line share the list (give each ``--threads 1``). The
+report is printed at the end of every call, from whatever is finished.
+
+Protocol: inside the FOV, native size, pixels pooled. The threshold of a fold is the one that is best for the
+other folds' held-out photographs, so no photograph has a say in its own; clDice is the mean over photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from records import RUNS, labelled, once, spread, truth
+
+from drive_unet.data import DRIVEDataset, folds
+from drive_unet.inference import predict_all
+from drive_unet.metrics import SCORES, choose_threshold, pixel_scores, scores
+from drive_unet.presets import PRESETS, train
+
+WAYS = {"one pass": False, "four flips": True}
+
+
+def run(preset: str, steps: int | None, everything: DRIVEDataset, seed: int, fold: int, out: Path) -> dict:
+    """Train on four folds, predict the fifth: the record, and the maps beside it."""
+    names, held_out = folds(everything.names)[fold]
+    model, training = train(
+        preset, everything.subset(names), steps=steps, seed=seed, out=out, resume=True, progress=False
+    )
+    scored = everything.subset(held_out)
+    vessels, fovs = truth(scored)
+    record = {"preset": preset, "seed": seed, "fold": fold, "held out": held_out}
+    record |= {"steps": len(training.history), "seconds": round(training.seconds, 1)}
+    for way, tta in WAYS.items():
+        maps = predict_all(model, scored, tta=tta)
+        np.save(out / f"{way}.npy", np.stack(maps).astype(np.float16))
+        own = model.threshold_for(tta)
+        record[way] = {"threshold from training": own, **pixel_scores(maps, vessels, fovs, own)}
+    print({k: v for k, v in record.items() if k not in WAYS}, flush=True)
+    print({way: {k: round(record[way][k], 4) for k in ("AUC", "AP", "Dice")} for way in WAYS}, flush=True)
+    return record
+
+
+def report(everything: DRIVEDataset, finished: dict[tuple[int, int], Path]) -> str:
+    """The table of scores, mean and spread over seeds, and the thresholds for packaged weights."""
+    lines = []
+    splits = folds(everything.names)
+    for way in WAYS:
+        rows, thresholds, own = [], [], []
+        for seed in sorted({seed for seed, _ in finished}):
+            parts = {fold: path for (s, fold), path in finished.items() if s == seed}
+            maps = {fold: list(np.load(p / f"{way}.npy").astype(np.float32)) for fold, p in parts.items()}
+            marks = {fold: truth(everything.subset(splits[fold][1])) for fold in parts}
+            row, loose, called = {}, [], []
+            for fold in parts:
+                others = [f for f in parts if f != fold] or [fold]
+                threshold = choose_threshold(
+                    sum((maps[f] for f in others), []),
+                    sum((marks[f][0] for f in others), []),
+                    sum((marks[f][1] for f in others), []),
+                )
+                for probability, vessels, fov in zip(maps[fold], *marks[fold], strict=True):
+                    called.append(probability >= threshold)
+                    loose.append(scores(probability, vessels, fov, threshold)["clDice"])
+            every = [sum((group[f] for f in parts), []) for group in (maps,)]
+            vessels = sum((marks[f][0] for f in parts), [])
+            fovs = sum((marks[f][1] for f in parts), [])
+            areas = [pixel_scores(maps[f], *marks[f]) for f in parts]
+            row = pixel_scores(called, vessels, fovs) | {"clDice": float(np.mean(loose))}
+            row |= {name: float(np.mean([area[name] for area in areas])) for name in ("AUC", "AP")}
+            rows.append(row)
+            thresholds.append(choose_threshold(every[0], vessels, fovs))
+        if rows:
+            text = ", ".join(f"{name} {spread([row[name] for row in rows])}" for name in SCORES)
+            lines.append(f"{way}, {len(finished)} trainings, {len(rows)} seed(s): {text}")
+            lines.append(f"  thresholds on all held-out photographs: {np.round(thresholds, 4).tolist()}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="a copy of DRIVE; by default $DRIVE_UNET_DATA")
+    parser.add_argument("--preset", choices=PRESETS, default="laptop")
+    parser.add_argument("--steps", type=int, help="another budget than the preset's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--threads", type=int, help="CPU threads of this process; all by default")
+    parser.add_argument("--out", type=Path, default=RUNS / "cross_validate")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    everything = labelled(options.data)
+    finished = {}
+    for seed in options.seeds:
+        for fold in options.folds:
+            budget = f"{options.preset}-{options.steps}" if options.steps else options.preset
+            out = options.out / budget / f"seed-{seed}" / f"fold-{fold}"
+            record = once(
+                out / "record.json",
+                lambda s=seed, f=fold, o=out: run(options.preset, options.steps, everything, s, f, o),
+            )
+            if record:
+                finished[seed, fold] = out
+    print(report(everything, finished))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What the benchmarks share: one JSON record a run, shared out among processes, on photographs of DRIVE."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+import torchvision
+
+import drive_unet
+from drive_unet.data import DRIVEDataset
+from drive_unet.locate import find_drive
+
+RUNS = Path(__file__).parent / "runs"
+
+
+def once(target: Path, work: Callable[[], dict]) -> dict | None:
+    """Do a run whose record is not there yet; returns the record, or None while another process does it.
+
+    A claim names its process: one that was stopped loses it, so that a stopped benchmark can be started again.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_file():
+        return json.loads(target.read_text())
+    claim = target.with_suffix(".claim")
+    me = f"{socket.gethostname()} {os.getpid()}"
+    try:
+        with claim.open("x") as file:
+            file.write(me)
+    except FileExistsError:
+        host, _, process = claim.read_text().partition(" ")
+        if host != socket.gethostname() or (process.isdigit() and Path(f"/proc/{process}").exists()):
+            return None
+        claim.write_text(me)
+    record = work() | {"hardware": hardware(), "versions": versions()}
+    unfinished = target.with_suffix(".part")
+    unfinished.write_text(json.dumps(record, indent=1))
+    unfinished.replace(target)
+    claim.unlink()
+    return record
+
+
+def labelled(root: str | None) -> DRIVEDataset:
+    """The labelled training photographs of a copy of DRIVE: all that a benchmark may look at."""
+    return DRIVEDataset.from_pairs(find_drive(root).training)
+
+
+def truth(photographs: DRIVEDataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Vessels and fields of view, (H, W) bool each."""
+    samples = list(photographs.subset(photographs.names))
+    return [s.vessels[0].numpy() > 0 for s in samples], [s.fov[0].numpy() > 0 for s in samples]
+
+
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and standard deviation, as ".8162 ± .0011"; the mean alone where there is one value."""
+    text = f"{mean(values):.{digits}f}".lstrip("0")
+    return text if len(values) < 2 else f"{text} ± {stdev(values):.{digits}f}".replace("± 0", "± ")
+
+
+def hardware() -> str:
+    if torch.cuda.is_available():
+        return f"one {torch.cuda.get_device_name()}"
+    return f"{torch.get_num_threads()} thread(s) of {os.cpu_count()} {platform.machine()} cores"
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "drive_unet": drive_unet.__version__,
+    }
