@@ -1,23 +1,27 @@
 """Training: random patches in, the best checkpoint by validation Dice out.
 
 `fit` is the loop of notebook 04 with what a long run needs around it: a schedule, a history, checkpoints,
-resuming, an early stop, and any device or precision through accelerate.
+resuming, an early stop, and any device, precision or number of processes through accelerate.
 """
 
 from __future__ import annotations
 
-import copy
 import html
 import json
+import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast, broadcast_object_list, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -31,6 +35,7 @@ from drive_unet.metrics import choose_threshold, confusion
 from drive_unet.models import SegmentationModel
 
 BEST, LAST = "best.safetensors", "last.pt"
+TIMEOUT = timedelta(minutes=30)  # of waiting for another process, which may be validating
 
 
 @dataclass
@@ -113,22 +118,30 @@ def fit(
     The same seed, data and versions give the same weights on the same device. The generator of the caller
     is left as it was. The network's first weights are the caller's: seed before building it.
 
+    Started by ``accelerate launch`` (or ``torchrun``, also on CPUs), every process takes ``batch_size``
+    patches a step, and gradients are averaged: together they see what one process with the whole batch
+    would see. They learn almost the same, not exactly: the loss and batch normalisation pool within each
+    process, and the statistics kept for evaluation are the first process's. That one validates, writes and
+    shows progress; all of them return with the same weights. When one dies the launcher ends the others,
+    and ``resume`` goes on, with any number of processes that take as many patches a step together.
+
     Args:
         model: the network; trained in place and left on its device in evaluation mode.
         train: labelled photographs. Their ``transform`` is used if set, else
             `drive_unet.augmentation.training_transform` with ``patch_size``.
         validation: labelled photographs, disjoint from ``train``.
-        steps: optimiser steps; each sees ``batch_size`` patches a process.
+        steps: optimiser steps.
+        batch_size: patches a step, in each process.
         lr: the peak of the one-cycle schedule.
         loss: ``loss(logits, vessels, fov)``; by default BCE plus half of soft Dice.
         patch_size: side of the patches in pixels.
-        out: folder for ``best.safetensors`` and ``last.pt``; none written by default.
+        out: folder for ``best.safetensors`` and ``last.pt``, seen by all processes; none written by default.
         resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted.
         patience: stop after this many validations without a better Dice.
-        validate_every: steps between validations; the last step is always validated.
+        validate_every: steps from one validation, and one ``last.pt``, to the next; the last step has both.
         num_workers: processes that load patches; the photographs live in memory, so 0 serves well.
-        average: decay of the exponential moving average of the weights that is validated and kept, such as
-            0.99; 0 keeps the last weights themselves.
+        average: decay of the exponential moving average of the weights that is validated and kept, 0 to
+            below 1, such as 0.99; 0 keeps the last weights themselves.
         mixed_precision: ``"no"``, ``"fp16"`` or ``"bf16"``; by default bf16 on GPUs that have it, fp16 on
             other CUDA GPUs, none on CPUs.
         progress: show a progress bar.
@@ -138,20 +151,23 @@ def fit(
 
     Raises:
         DataError: datasets without labels, or sharing a photograph.
-        FloatingPointError: if the loss becomes infinite or not a number.
-        ValueError: for budgets below one, or ``resume`` without ``out``, or of another run.
+        FloatingPointError: if the loss becomes infinite or not a number, in any process.
+        ValueError: for budgets below one, an ``average`` out of range, or ``resume`` without ``out``, or of
+            another run.
     """
     _refuse_bad_data(train, validation)
     if min(steps, batch_size, validate_every) < 1:
         raise ValueError(
             f"steps, batch_size and validate_every must be 1 or more: {steps, batch_size, validate_every}"
         )
+    if not 0 <= average < 1:
+        raise ValueError(f"average is the decay of a moving average, 0 to below 1, not {average}")
     if resume and out is None:
         raise ValueError("resume needs out, the folder of the run to go on with")
     loss = loss or combine(bce=1.0, dice=0.5)
-    accelerator = Accelerator(mixed_precision=mixed_precision or _precision())
-    budget = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "images": train.names}
-    budget |= {"average": average, "arguments": model.arguments}
+    accelerator = _accelerator(mixed_precision)
+    budget = {"steps": steps, "patches_a_step": batch_size * accelerator.num_processes, "lr": lr}
+    budget |= {"seed": seed, "images": train.names, "average": average, "arguments": model.arguments}
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
@@ -160,12 +176,16 @@ def fit(
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        if resume and (run.folder / LAST).is_file():
-            state = _load(run, model, optimizer, schedule, budget)
-        done = len(run.history)
         network, optimizer = accelerator.prepare(model, optimizer)
+        averaged = _Average(model, average)
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": averaged}
+        if accelerator.scaler is not None:  # of fp16
+            parts["scaler"] = accelerator.scaler
+        if resume and (run.folder / LAST).is_file():
+            state = _load(run, parts, budget)
+        done = len(run.history)
         patches = train.subset(train.names, transform=train.transform or training_transform(patch_size))
-        batches = _loader(patches, batch_size, steps, done, seed, num_workers, accelerator)
+        batches = _batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
         earlier, start = run.seconds, time.perf_counter()
         bar = tqdm(
             total=steps,
@@ -174,9 +194,6 @@ def fit(
             unit="step",
             disable=not (progress and accelerator.is_main_process),
         )
-        averaged = _Average(model, average)
-        if state.get("average"):
-            averaged.load(state["average"])
         network.train()
         for step, batch in enumerate(batches, start=done + 1):
             if run.stopped_early:
@@ -184,37 +201,39 @@ def fit(
             with accelerator.autocast():
                 logits = network(batch.image)
             value = loss(logits, batch.vessels, batch.fov)
-            if not torch.isfinite(value):
+            shown = accelerator.reduce(value.detach(), "mean").item()  # so all processes fail together
+            if not math.isfinite(shown):
                 raise FloatingPointError(
-                    f"the loss is {value.item()} at step {step}; "
-                    f"try a lower lr than {lr:g} or mixed_precision='no'"
+                    f"the loss is {shown} at step {step}; try a lower lr than {lr:g} or mixed_precision='no'"
                 )
             optimizer.zero_grad()
             accelerator.backward(value)
             optimizer.step()
-            averaged.update(model)
-            row = {"step": step, "loss": value.item(), "lr": schedule.get_last_lr()[0]}
+            averaged.update()
+            row = {"step": step, "loss": shown, "lr": schedule.get_last_lr()[0]}
             run.history.append(row)
             schedule.step()
             bar.update()
             if step % validate_every == 0 or step == steps:
                 if validation is not None:
-                    with averaged.inside(model):
-                        row["dice"], row["threshold"] = _validate(model, validation)
+                    with averaged.inside():
+                        row["dice"], row["threshold"] = _validate(model, validation, accelerator)
                         _keep_if_best(run, state, model, row)
                     run.stopped_early = patience is not None and state["stale"] >= patience
                 run.seconds = earlier + time.perf_counter() - start
-                state["average"] = averaged.state()
                 if run.folder and accelerator.is_main_process:
-                    _save(run, state, model, optimizer, schedule, budget)
+                    _save(run, state, parts, budget)
             bar.set_postfix(_postfix(run), refresh=False)
         bar.close()
     run.seconds = earlier + time.perf_counter() - start
-    averaged.finish(model)
+    averaged.put_in()
     _finish(run, state, accelerator.unwrap_model(network, keep_fp32_wrapper=False))
-    if run.folder and accelerator.is_main_process:
+    broadcast(model.state_dict())  # in place: the first process's statistics for all
+    if run.folder:
         model.notes = {**model.notes, "training": {**budget, "run": str(run)}}
-        model.save_pretrained(run.folder / BEST)
+        if accelerator.is_main_process:
+            model.save_pretrained(run.folder / BEST)
+    accelerator.wait_for_everyone()
     return run
 
 
@@ -230,6 +249,33 @@ def _refuse_bad_data(train: DRIVEDataset, validation: DRIVEDataset | None) -> No
         raise DataError(
             f"photographs {', '.join(shared)} are in both training and validation; split them by image"
         )
+
+
+def processes() -> PartialState:
+    """The processes that a launcher started, joined; this one alone where there was no launcher.
+
+    Whoever needs them before `fit` calls this, since the first call decides.
+
+    Returns:
+        accelerate's state, with ``is_main_process`` and ``num_processes``.
+
+    Raises:
+        RuntimeError: if accelerate was set up otherwise before, so that each would train for itself.
+    """
+    launched = "LOCAL_RANK" in os.environ
+    state = PartialState(cpu=launched and not torch.cuda.is_available(), timeout=TIMEOUT)
+    if launched and state.num_processes != int(os.environ["WORLD_SIZE"]):
+        raise RuntimeError(
+            f"{os.environ['WORLD_SIZE']} processes were launched and {state.num_processes} joined; "
+            "call drive_unet.training.processes() before anything else of accelerate"
+        )
+    return state
+
+
+def _accelerator(mixed_precision: str | None) -> Accelerator:
+    processes()
+    AcceleratorState._reset_state()  # else a second run in this process could not change the precision
+    return Accelerator(mixed_precision=mixed_precision or _precision())
 
 
 def _precision() -> str:
@@ -260,7 +306,7 @@ class _Stream(Dataset):
         return self.train[int(self.order[index])]
 
 
-def _loader(
+def _batches(
     train: DRIVEDataset,
     batch_size: int,
     steps: int,
@@ -268,16 +314,17 @@ def _loader(
     seed: int,
     num_workers: int,
     accelerator: Accelerator,
-) -> DataLoader:
-    """The batches of steps ``done + 1`` to ``steps``, shared out over the processes."""
+) -> Iterator[Sample]:
+    """This process's share of the patches of steps ``done + 1`` to ``steps``, on its device.
+
+    Each step takes the stream's next ``batch_size`` patches for the first process, then for the second, ...
+    """
     a_step = batch_size * accelerator.num_processes
-    loader = DataLoader(
-        _Stream(train, steps * a_step, seed),
-        batch_size=batch_size,
-        sampler=range(done * a_step, steps * a_step),
-        num_workers=num_workers,
-    )
-    return accelerator.prepare(loader)
+    first = done * a_step + accelerator.process_index * batch_size
+    own = [range(start, start + batch_size) for start in range(first, steps * a_step, a_step)]
+    loader = DataLoader(_Stream(train, steps * a_step, seed), batch_sampler=own, num_workers=num_workers)
+    for batch in loader:
+        yield send_to_device(batch, accelerator.device)
 
 
 class _Average:
@@ -287,57 +334,62 @@ class _Average:
     """
 
     def __init__(self, model: SegmentationModel, decay: float) -> None:
-        self.decay, self.steps = decay, 0
+        self.model, self.decay, self.steps = model, decay, 0
         self.values = _copy(model) if decay else {}
 
-    def update(self, model: SegmentationModel) -> None:
+    def update(self) -> None:
         self.steps += 1
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        with torch.no_grad():
-            for name, value in model.state_dict().items() if self.decay else ():
-                if value.is_floating_point():
-                    self.values[name].lerp_(value, 1 - keep)
-                else:
-                    self.values[name].copy_(value)
+        current = self.model.state_dict()
+        for name, value in self.values.items():
+            if value.is_floating_point():
+                value.lerp_(current[name], 1 - keep)
+            else:
+                value.copy_(current[name])
+
+    def put_in(self) -> None:
+        """Give the model the averaged weights."""
+        self.model.load_state_dict({**self.model.state_dict(), **self.values})
 
     @contextmanager
-    def inside(self, model: SegmentationModel) -> Iterator[None]:
+    def inside(self) -> Iterator[None]:
         """The model with the averaged weights, for as long as the context lasts."""
-        if not self.decay:
+        own = _copy(self.model)
+        self.put_in()
+        try:
             yield
-            return
-        own = _copy(model)
-        model.load_state_dict(self.values)
-        yield
-        model.load_state_dict(own)
+        finally:
+            self.model.load_state_dict(own)
 
-    def finish(self, model: SegmentationModel) -> None:
-        if self.decay:
-            model.load_state_dict(self.values)
-
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "values": self.values}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
-        for name, value in state["values"].items():
-            self.values[name].copy_(value)
+        for name, value in self.values.items():
+            value.copy_(state["values"][name])
 
 
 def _copy(model: SegmentationModel) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _validate(model: SegmentationModel, validation: DRIVEDataset) -> tuple[float, float]:
-    """Pooled in-FOV Dice on whole photographs and the threshold that gives it."""
-    training = model.training
-    probabilities = predict_all(model, validation)
-    model.train(training)
-    vessels = [sample.vessels[0].numpy().astype(bool) for sample in validation]
-    fovs = [sample.fov[0].numpy().astype(bool) for sample in validation]
-    threshold = choose_threshold(probabilities, vessels, fovs)
-    predictions = [probability >= threshold for probability in probabilities]
-    return confusion(predictions, vessels, fovs).dice, threshold
+def _validate(
+    model: SegmentationModel, validation: DRIVEDataset, accelerator: Accelerator
+) -> tuple[float, float]:
+    """Pooled in-FOV Dice on whole photographs and the threshold that gives it.
+
+    The first process finds them and tells the others, so that all keep and stop alike.
+    """
+    found = [math.nan, math.nan]
+    if accelerator.is_main_process:
+        probabilities = predict_all(model, validation)
+        vessels = [sample.vessels[0].numpy().astype(bool) for sample in validation]
+        fovs = [sample.fov[0].numpy().astype(bool) for sample in validation]
+        threshold = choose_threshold(probabilities, vessels, fovs)
+        predictions = [probability >= threshold for probability in probabilities]
+        found = [confusion(predictions, vessels, fovs).dice, threshold]
+    return tuple(broadcast_object_list(found))
 
 
 def _keep_if_best(
@@ -347,7 +399,7 @@ def _keep_if_best(
     if run.best_dice is None or row["dice"] > run.best_dice:
         run.best_dice, run.best_step, run.threshold = row["dice"], int(row["step"]), row["threshold"]
         state["stale"] = 0
-        state["best"] = copy.deepcopy({name: value.cpu() for name, value in model.state_dict().items()})
+        state["best"] = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
 
 
 def _postfix(run: TrainingRun) -> dict[str, str]:
@@ -357,37 +409,17 @@ def _postfix(run: TrainingRun) -> dict[str, str]:
     return shown
 
 
-def _save(
-    run: TrainingRun,
-    state: dict[str, Any],
-    model: SegmentationModel,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    budget: dict[str, Any],
-) -> None:
+def _save(run: TrainingRun, state: dict[str, Any], parts: dict[str, Any], budget: dict[str, Any]) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     unfinished = run.folder / (LAST + ".part")
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "state": state,
-            "run": json.dumps({**vars(run), "folder": None}),
-            "budget": json.dumps(budget),
-        },
-        unfinished,
-    )
+    saved = {name: part.state_dict() for name, part in parts.items()}
+    saved |= {"state": state, "budget": json.dumps(budget)}
+    saved["run"] = json.dumps({**vars(run), "folder": None})
+    torch.save(saved, unfinished)
     unfinished.replace(run.folder / LAST)
 
 
-def _load(
-    run: TrainingRun,
-    model: SegmentationModel,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    budget: dict[str, Any],
-) -> dict[str, Any]:
+def _load(run: TrainingRun, parts: dict[str, Any], budget: dict[str, Any]) -> dict[str, Any]:
     path = run.folder / LAST
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -400,9 +432,8 @@ def _load(
     if differing:
         named = ", ".join(f"{key} was {earlier.get(key)}" for key in differing)
         raise ValueError(f"{path} belongs to another run ({named}); use its settings or another folder")
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    schedule.load_state_dict(saved["schedule"])
+    for name in parts.keys() & saved.keys():  # fp16's scaler need not be there
+        parts[name].load_state_dict(saved[name])
     for name, value in json.loads(saved["run"]).items():
         if name != "folder":
             setattr(run, name, value)

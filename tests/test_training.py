@@ -5,11 +5,14 @@ import json
 import pytest
 import torch
 
+from drive_unet.augmentation import training_transform
 from drive_unet.data import load_drive
 from drive_unet.errors import DataError
 from drive_unet.inference import predict
+from drive_unet.losses import bce_loss
+from drive_unet.metrics import confusion
 from drive_unet.models import UNet
-from drive_unet.training import fit
+from drive_unet.training import _Average, fit
 
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
 
@@ -32,6 +35,10 @@ def validation(drive):
 def network():
     torch.manual_seed(0)
     return UNet(widths=(4, 8))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_loss_falls_and_the_network_beats_its_first_guess(drive):
@@ -72,40 +79,46 @@ def test_the_best_weights_and_their_threshold_are_kept(train, validation, tmp_pa
     assert not model.training
 
 
-def test_resuming_ends_where_an_unbroken_run_ends(train, validation, tmp_path):
-    unbroken, broken = network(), network()
-    whole = fit(unbroken, train, validation, steps=6, **SMALL)
+class Broken(Exception):
+    pass
 
-    class Broken(Exception):
-        pass
 
-    calls = 0
+def fit_until_the_sixth_step(model, train, *arguments, **options):
+    """Break off two steps after the last checkpoint but one, of `validate_every=2`."""
+    cut, calls = training_transform(32), iter(range(1, 100))
 
-    def interrupted(sample):
-        nonlocal calls
-        calls += 1
-        if calls > 2 * 5:  # in the sixth batch, two steps after the last checkpoint but one
+    def transform(sample):
+        if next(calls) > 2 * 5:
             raise Broken
-        return transform(sample)
+        return cut(sample)
 
-    from drive_unet.augmentation import training_transform
-
-    transform = training_transform(32)
     with pytest.raises(Broken):
-        fit(
-            broken,
-            train.subset(train.names, transform=interrupted),
-            validation,
-            steps=6,
-            out=tmp_path,
-            **SMALL,
-        )
-    resumed = fit(network(), train, validation, steps=6, out=tmp_path, resume=True, **SMALL)
-    assert [row["step"] for row in resumed.history] == [1, 2, 3, 4, 5, 6]
-    assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
-    assert resumed.best_dice == whole.best_dice
-    again = fit(network(), train, validation, steps=6, out=tmp_path, resume=True, **SMALL)
-    assert again.history == resumed.history
+        fit(model, train.subset(train.names, transform), *arguments, **SMALL | options)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("validated", [True, False])
+def test_resuming_ends_where_an_unbroken_run_ends(train, validation, tmp_path, average, validated):
+    data = (train, validation) if validated else (train,)
+    options = {"steps": 6, "average": average, **SMALL}
+    unbroken = network()
+    whole = fit(unbroken, *data, **options)
+
+    fit_until_the_sixth_step(network(), *data, out=tmp_path, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    for _ in range(2):  # the second time there is nothing left to do
+        resumed = network()
+        run = fit(resumed, *data, out=tmp_path, resume=True, **options)
+        assert run.history == whole.history
+        assert (run.best_dice, run.best_step) == (whole.best_dice, whole.best_step)
+        assert same(resumed.state_dict(), unbroken.state_dict())
+        assert same(UNet.from_pretrained(tmp_path).state_dict(), unbroken.state_dict())
+
+
+def test_a_run_writes_its_checkpoint_with_and_without_validation(train, tmp_path):
+    fit_until_the_sixth_step(network(), train, steps=6, out=tmp_path)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert [row["step"] for row in json.loads(saved["run"])["history"]] == [1, 2, 3, 4]
 
 
 def test_resume_refuses_other_settings_and_damage(train, tmp_path):
@@ -119,6 +132,64 @@ def test_resume_refuses_other_settings_and_damage(train, tmp_path):
         fit(network(), train, steps=2, out=tmp_path, resume=True, **SMALL)
     with pytest.raises(ValueError, match="resume needs out"):
         fit(network(), train, steps=2, resume=True, **SMALL)
+
+
+def test_an_average_follows_the_weights_and_forgets_their_start():
+    model = torch.nn.BatchNorm1d(1)  # float weights and statistics, and an integer count
+    average = _Average(model, 0.2)
+    expected = 1.0  # batch normalisation's first weight
+    for step, value in enumerate([3.0, -2.0, 5.0], start=1):
+        model.weight.data.fill_(value)
+        model.num_batches_tracked.fill_(step)
+        average.update()
+        keep = min(0.2, [2 / 11, 3 / 12, 4 / 13][step - 1])
+        expected = keep * expected + (1 - keep) * value
+    assert average.values["weight"].item() == pytest.approx(expected)
+    assert average.values["num_batches_tracked"].item() == 3
+    with average.inside():
+        assert model.weight.item() == pytest.approx(expected)
+    assert model.weight.item() == 5.0
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_averaged_weights_are_validated_and_kept(train, validation, tmp_path, validated):
+    model, passed = network(), []
+
+    def loss(logits, vessels, fov):
+        passed.append({name: value.clone() for name, value in model.state_dict().items()})
+        return bce_loss(logits, vessels, fov)
+
+    options = {"steps": 4, "average": 0.9, "loss": loss, "out": tmp_path, **SMALL, "validate_every": 4}
+    run = fit(model, train, validation if validated else None, **options)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert same(model.state_dict(), saved["average"]["values"])
+    assert same(model.state_dict(), UNet.from_pretrained(tmp_path).state_dict())
+    assert run.best_step == 4
+
+    name = "head.weight"  # the loss saw it before each step, and the checkpoint after the last one
+    expected, *after = [weights[name] for weights in passed] + [saved["model"][name]]
+    for step, value in enumerate(after, start=1):
+        keep = (1 + step) / (10 + step)
+        expected = keep * expected + (1 - keep) * value
+    torch.testing.assert_close(model.state_dict()[name], expected)
+    assert not torch.equal(saved["model"][name], expected)
+    if validated:
+        sample = validation[0]
+        found = [predict(model, sample) >= run.threshold]
+        truth, fov = [sample.vessels[0].bool().numpy()], [sample.fov[0].bool().numpy()]
+        assert confusion(found, truth, fov).dice == run.best_dice
+
+
+@pytest.mark.parametrize("average", [1.0, -0.1, float("nan")])
+def test_a_decay_that_is_none_is_refused(train, average):
+    with pytest.raises(ValueError, match="average is the decay of a moving average, 0 to below 1, not "):
+        fit(network(), train, steps=2, average=average, **SMALL)
+
+
+def test_a_second_run_may_have_another_precision(train):
+    for precision in ("no", "bf16", "no"):
+        run = fit(network(), train, steps=1, mixed_precision=precision, **SMALL)
+        assert run.history
 
 
 def test_patience_stops_early(train, validation):
