@@ -24,7 +24,7 @@ RUNS = Path(__file__).parent / "runs"
 def once(target: Path, work: Callable[[], dict]) -> dict | None:
     """Do a run whose record is not there yet; returns the record, or None while another process does it.
 
-    A claim names its process: one that was stopped loses it, so that a stopped benchmark can be started again.
+    A claim names its process and ends with it, so that a benchmark that was stopped can be started again.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_file():

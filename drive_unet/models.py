@@ -112,8 +112,13 @@ class SegmentationModel(nn.Module):
         """``threshold`` where four flips are averaged, ``threshold_single`` for one pass."""
         return self.threshold if tta else self.threshold_single
 
-    def save_pretrained(self, path: str | Path) -> Path:
-        """Write weights, arguments, threshold and notes to one ``.safetensors`` file and return its path."""
+    def save_pretrained(self, path: str | Path, *, half: bool = False) -> Path:
+        """Write weights, arguments, thresholds and notes to one ``.safetensors`` file and return its path.
+
+        Args:
+            path: the file; its folder is made.
+            half: store the convolutions in float16, half the size; they are used as float32 again.
+        """
         path = Path(path)
         config = {
             "model": type(self).__name__,
@@ -123,7 +128,10 @@ class SegmentationModel(nn.Module):
             "fov_width": self.fov_width,
             "notes": self.notes,
         }
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        state = {
+            name: (value.half() if half and value.ndim == 4 else value).contiguous()
+            for name, value in self.state_dict().items()
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + ".part")
         unfinished.write_bytes(save(state, {"config": json.dumps(config)}))

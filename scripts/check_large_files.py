@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 LIMIT = 1_000_000  # bytes
-LIMITS = {".ipynb": 600_000, ".safetensors": 2_000_000}
+LIMITS = {".ipynb": 600_000, ".safetensors": 8_000_000}
 
 
 def too_large(path: Path) -> str | None:
