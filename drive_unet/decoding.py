@@ -16,6 +16,9 @@ from drive_unet.pairing import Pair
 # Grey pixels per bright one: at most .1 in vessel labels kept as JPEG of quality 50, .5 or more in those that
 # were resized smoothly, 1 or more in most photographs.
 _BETWEEN = 0.15
+# The same for labels with smoothed edges: at most 1.1 in those halved in size and then kept as JPEG. Of their
+# greys at most .01 have grey all around them, in a photograph .99, in labels of the classes 0, 1, 2 .3.
+_SMOOTH, _AREA = 1.25, 0.05
 
 
 def _decode(path: str | Path) -> Image.Image:
@@ -64,7 +67,7 @@ def read_image(path: str | Path) -> np.ndarray:
     return np.array(_rgba(picture).convert("RGB"))
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, *, smooth: bool = False) -> np.ndarray:
     """Read a two-valued image: vessel labels or a field-of-view mask, in whatever encoding it comes.
 
     The threshold is half-way between the darkest and the brightest grey level that occur. DRIVE's second
@@ -73,6 +76,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     Args:
         path: an image file; grey of 1, 8 or 16 bits, palette, RGB, with or without alpha; {0, 1} or {0, 255}.
+        smooth: accept edges of any grey, as resizing, antialiasing and strong JPEG compression leave them.
 
     Returns:
         (H, W) bool. An image of a single level is True if that is 1 or in the upper half of its format's
@@ -80,7 +84,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     Raises:
         DataError: if the file is missing, damaged or no image, or has more than two levels at heart, as a
-            photograph or a smoothly resized label has.
+            photograph has, and a smoothly resized label unless `smooth`.
     """
     grey = _grey(_decode(path))
     low, high = float(grey.min()), float(grey.max())
@@ -93,13 +97,55 @@ def read_mask(path: str | Path) -> np.ndarray:
         return np.full(grey.shape, high >= full / 2)
     level = (grey.astype(np.float32) - low) / (high - low)
     mask = level >= 0.5
-    between = np.count_nonzero((level > 0.15) & (level < 0.85))
-    if between > _BETWEEN * min(np.count_nonzero(mask), mask.size - np.count_nonzero(mask)):
+    between = (level > 0.15) & (level < 0.85)
+    share = np.count_nonzero(between) / min(np.count_nonzero(mask), mask.size - np.count_nonzero(mask))
+    if smooth and share > _BETWEEN and (share > _SMOOTH or _area(between) > _AREA):
+        raise DataError(
+            f"{path} holds {len(np.unique(grey))} grey levels where labels have two, and not at edges only, "
+            "as a photograph or a label of several classes does: draw vessels white and all else black"
+        )
+    if not smooth and share > _BETWEEN:
         raise DataError(
             f"{path} holds {len(np.unique(grey))} grey levels where labels have two, as a photograph does, "
             "or a label that was resized with smoothing: use the original black-and-white file"
         )
     return mask
+
+
+def _area(mask: np.ndarray) -> float:
+    """Which share of a mask's pixels has the mask all around it: 0 for lines of one or two pixels."""
+    from scipy import ndimage  # here: few labels need it
+
+    return np.count_nonzero(ndimage.binary_erosion(mask, np.ones((3, 3)))) / np.count_nonzero(mask)
+
+
+def read_prediction(path: str | Path) -> np.ndarray:
+    """Read a finished prediction: a segmentation, or a map of probabilities.
+
+    Args:
+        path: an image file; grey of 8 or 16 bits, whose full range stands for 0..1, floating-point grey in
+            0..1, or a two-valued image in whatever encoding.
+
+    Returns:
+        (H, W) bool if the image has one or two levels, else (H, W) float32 in 0..1.
+
+    Raises:
+        DataError: if the file is missing, damaged, no image or in colour, or holds other values.
+    """
+    picture = _decode(path)
+    grey = _grey(picture)
+    if picture.mode not in ("1", "L") and not picture.mode.startswith(("I", "F")):
+        colours = np.asarray(_rgba(picture).convert("RGB"))
+        if (colours != colours[..., :1]).any():
+            raise DataError(f"{path} is in colour: predictions are grey, vessels white, or probabilities")
+    full = (
+        1.0 if grey.dtype == bool or grey.dtype.kind == "f" else 255.0 if grey.dtype == np.uint8 else 65535.0
+    )
+    if not (grey.min() >= 0 and grey.max() <= full):  # nan compares false
+        raise DataError(f"{path} holds {grey.max():g}, but predictions lie in 0..{full:g}: scale them to it")
+    if len(np.unique(grey)) <= 2:
+        return grey >= (0.5 if grey.max() <= 1 else full / 2)
+    return (grey / full).astype(np.float32)
 
 
 def _rgba(picture: Image.Image) -> Image.Image:
@@ -174,8 +220,12 @@ class Photograph(NamedTuple):
     second: np.ndarray | None  # (H, W) bool
 
 
-def read_photograph(pair: Pair) -> Photograph:
+def read_photograph(pair: Pair, *, smooth: bool = False) -> Photograph:
     """Decode the files of one photograph and check that they belong together.
+
+    Args:
+        pair: the files.
+        smooth: accept labels with smoothed edges, see `read_mask`.
 
     Raises:
         DataError: if a file is missing or damaged, has another size than the photograph, or is not what it is
@@ -183,7 +233,8 @@ def read_photograph(pair: Pair) -> Photograph:
     """
     image = read_image(pair.image)
     vessels, fov, second = (
-        None if path is None else read_mask(path) for path in (pair.vessels, pair.fov, pair.second)
+        None if path is None else read_mask(path, smooth=smooth)
+        for path in (pair.vessels, pair.fov, pair.second)
     )
     for path, mask in ((pair.vessels, vessels), (pair.fov, fov), (pair.second, second)):
         if mask is not None and mask.shape != image.shape[:2]:

@@ -11,12 +11,26 @@ from pathlib import Path
 from drive_unet import embedded, synthetic
 from drive_unet.archives import is_junk, unpack
 from drive_unet.errors import DataError
-from drive_unet.pairing import FOV, IMAGES, VESSELS, Pair, child, folders, images, listed, read_split
+from drive_unet.pairing import (
+    FOV,
+    IMAGES,
+    LABELS,
+    OWN_FOV,
+    VESSELS,
+    Pair,
+    child,
+    folders,
+    images,
+    listed,
+    pair_folders,
+    read_split,
+)
 
-__all__ = ["EMBEDDED", "FALLBACK", "VARIABLE", "DriveFolder", "Pair", "find_drive"]
+__all__ = ["EMBEDDED", "FALLBACK", "OWN", "VARIABLE", "DriveFolder", "Pair", "find_drive", "find_labelled"]
 
 VARIABLE = "DRIVE_UNET_DATA"
 EMBEDDED = "embedded"
+OWN = "own"
 FALLBACK = (
     "DRIVE was not found: the embedded painted dataset is used instead (the README says how to place DRIVE)."
 )
@@ -34,7 +48,7 @@ class DriveFolder:
 
     Attributes:
         root: the folder or archive that was named or found.
-        kind: "DRIVE", or "embedded" for a painted set.
+        kind: "DRIVE", "embedded" for a painted set, or "own" for photographs with labels of somebody's own.
         training: the training photographs, sorted; empty if only the test archive was given.
         test: the test photographs, sorted; empty if only the training archive was given.
     """
@@ -93,6 +107,33 @@ def find_drive(root: str | Path | None = None) -> DriveFolder:
         ) from error
     except RuntimeError as error:  # "~name" of a user who does not exist
         raise DataError(f"{origin}{place}, a path that cannot be resolved: write it out in full") from error
+
+
+def find_labelled(root: str | Path | None = None) -> DriveFolder:
+    """Find DRIVE, see `find_drive`, or photographs of one's own with vessel labels.
+
+    Args:
+        root: as for `find_drive`; or a folder with the subfolders `images` and `labels`, and `fov` or `mask`
+            for masks of the field of view if there are any, paired by number or name (see `pair_folders`).
+
+    Returns:
+        What was found; photographs of one's own are all for training, and their kind is "own".
+
+    Raises:
+        DataError: see `find_drive` and `pair_folders`.
+    """
+    path = None if root is None or str(root) == EMBEDDED else Path(root)
+    image_dir = child(path, IMAGES) if path is not None and path.is_dir() else None
+    if image_dir is None or child(path, VESSELS):
+        return find_drive(root)
+    label_dir = child(path, LABELS)
+    if label_dir is None:
+        raise DataError(
+            f"{path} holds {image_dir.name}, but no folder named labels: put the vessel labels there"
+        )
+    remedy = "add what is missing, or move what is too much elsewhere"
+    pairs = pair_folders(image_dir, label_dir, child(path, OWN_FOV), remedy=remedy)
+    return DriveFolder(path, OWN, pairs, ())
 
 
 def _nearby() -> Path | None:

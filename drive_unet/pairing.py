@@ -15,6 +15,9 @@ IMAGES = ("images", "image")
 VESSELS = ("1st_manual", "1st_manuals")
 FOV = ("mask", "masks")
 SECOND = ("2nd_manual", "2nd_manuals")
+# Those of somebody's own photographs, beside `images`.
+LABELS = ("labels", "label")
+OWN_FOV = ("fov", "fovs", *FOV)
 
 NUMBERS = {"training": range(21, 41), "test": range(1, 21)}
 _SAMPLE = 10  # photographs; fewer are a sample that somebody chose, more are a copy of DRIVE that lost some
@@ -98,11 +101,12 @@ def pair_folders(
     vessel_dir: Path | None = None,
     fov_dir: Path | None = None,
     second_dir: Path | None = None,
+    remedy: str = _AGAIN,
 ) -> tuple[Pair, ...]:
     """Pair the images of any folder with their labels: by number if every image has one, else by name.
 
     The number is what a file's name begins with. Names agree if they are equal without endings such as
-    `_mask`, `_vessels` or `_manual1`.
+    `_mask`, `_vessels` or `_manual1`. The remedy is what errors advise where a file is missing.
 
     Raises:
         DataError: if a folder or a file is missing, or two files claim the same place.
@@ -117,7 +121,35 @@ def pair_folders(
             raise DataError(f"{folder} holds no images: name the folder that holds the files themselves")
     numbers = [_leading(file.stem) for file in images(image_dir)]
     numbered = None not in numbers and len(set(numbers)) == len(numbers)
-    return _by_key(image_dir, vessel_dir, fov_dir, second_dir, _number if numbered else _stem)
+    return _by_key(image_dir, vessel_dir, fov_dir, second_dir, _number if numbered else _stem, remedy)
+
+
+def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
+    """Which file belongs to which photograph, for those that have one.
+
+    Args:
+        names: of the photographs, such as "21", "21_training" or "left eye".
+        files: each belongs to the name that its own is without an ending such as `_mask` or `_vessels`, else
+            to the name that begins with the same number; others are left out.
+
+    Raises:
+        DataError: if two files belong to one photograph.
+    """
+    names = list(names)
+    numbers = [_leading(name) for name in names]
+    numbered = {n: name for n, name in zip(numbers, names, strict=True) if numbers.count(n) == 1}
+    numbered.pop(None, None)
+    found: dict[str, Path] = {}
+    for file in files:
+        name = next((stem for stem in (file.stem, _stem(file)) if stem in names), None)
+        name = name or numbered.get(_leading(file.stem))
+        if name in found:
+            raise DataError(
+                f"{found[name]} and {file.name} both belong to photograph {name}: move one of them elsewhere"
+            )
+        if name is not None:
+            found[name] = file
+    return found
 
 
 def _by_key(
@@ -126,6 +158,7 @@ def _by_key(
     fov_dir: Path | None,
     second_dir: Path | None,
     key: Callable[[Path], str],
+    remedy: str = _AGAIN,
 ) -> tuple[Pair, ...]:
     """Pair four folders, of which all but the first may be None, by a key of the file's name."""
     photographs = _index(image_dir, key)
@@ -140,13 +173,13 @@ def _by_key(
         if folder is not None and lacking:
             raise DataError(
                 f"{folder} lacks the {what} of {listed(photographs[name] for name in lacking)} "
-                f"({len(lacking)} of {len(photographs)}): {_AGAIN}"
+                f"({len(lacking)} of {len(photographs)}): {remedy}"
             )
         surplus = sorted(files.keys() - photographs.keys())
         if surplus:
             raise DataError(
                 f"{image_dir} lacks the photographs that belong to {listed(files[name] for name in surplus)} "
-                f"in {folder}: {_AGAIN}"
+                f"in {folder}: {remedy}"
             )
         others.append(files)
     return tuple(
@@ -186,7 +219,8 @@ def _number(file: Path) -> str:
 
 def _stem(file: Path) -> str:
     return re.sub(
-        r"[-_ .](manual\d?|masks?|fov|vessels?|labels?|gt|seg(mentation)?|1stho|2ndho|ah|vk)$",
+        r"[-_ .](manual\d?|masks?|fov|vessels?|labels?|gt|seg(mentation)?|prob(ability)?|pred(iction)?"
+        r"|1stho|2ndho|ah|vk)$",
         "",
         file.stem,
         flags=re.IGNORECASE,

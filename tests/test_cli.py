@@ -1,52 +1,169 @@
-"""The command line: help and errors at once, and the whole trip on a tiny budget."""
+"""The command line: help and errors at once, whole trips on tiny budgets, and nothing ever written over."""
 
 import csv
+import json
 import subprocess
 import sys
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
+from builders import SIZE, disc, grey, photograph, tree, write_drive
+from PIL import Image
 
-from drive_unet import UNet, __version__
+from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
+from drive_unet import cli as command_line
 from drive_unet.cli import main
+from drive_unet.presets import Preset
+
+COMMANDS = ("demo", "train", "evaluate", "predict")
+TINY = Preset("for tests", network={"widths": (8, 8)}, steps=3, batch_size=2, patch_size=32)
+LETTERS = "abcd"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_preset():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", TINY)
+        yield
+
+
+def write_own(root, *, size=SIZE, encode=grey(255), suffix=".png"):  # noqa: B008 (a constant)
+    """Four labelled photographs, named by letters: the pixels of 21 to 24 of `write_drive`."""
+    for number, letter in enumerate(LETTERS, start=21):
+        for folder, picture in (
+            ("images", Image.fromarray(photograph(number, size))),
+            ("labels", encode(tree(number, size))),
+        ):
+            path = root / folder / f"eye {letter}{'.png' if folder == 'images' else suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    return write_own(tmp_path_factory.mktemp("own") / "mine")
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory):
+    return write_drive(tmp_path_factory.mktemp("drive") / "DRIVE", test_labels=True)
+
+
+@pytest.fixture(scope="module")
+def run(own, tmp_path_factory):
+    """The folder of a network trained on all four photographs."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert done("train", "--preset", "tiny", "--data", own, "--out", folder, "--seed", 3) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crossed(own, tmp_path_factory):
+    """The folder of two networks, each trained on two of the four photographs."""
+    folder = tmp_path_factory.mktemp("runs") / "crossed"
+    assert done("train", "--preset", "tiny", "--data", own, "--out", folder, "--folds", 2) == 0
+    return folder
+
+
+def done(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments):
+    """The one line that a command says before it returns 1."""
+    capsys.readouterr()
+    assert done(*arguments) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("drive-unet: ") and message.count("\n") == 1, message
+    return message
+
+
+def evaluated(capsys, *arguments):
+    capsys.readouterr()
+    assert done("evaluate", *arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---------------------------------------------------------------------- help and usage
 
 
 def test_version_and_help(capsys):
-    for argument, expected in (("--version", __version__), ("--help", "demo"), ("demo --help", "--steps N")):
+    cases = [("--version", __version__), ("--help", "predict"), ("demo --help", "--steps N")]
+    cases += [("train --help", preset) for preset in ("laptop", "gpu", "best")]
+    for argument, expected in cases:
         with pytest.raises(SystemExit) as stopped:
             main(argument.split())
         assert stopped.value.code == 0
         assert expected in capsys.readouterr().out
+    assert {"laptop", "gpu", "best"} <= set(PRESETS)
 
 
 def test_help_loads_neither_torch_nor_matplotlib():
     code = (
         "import sys, drive_unet.cli as cli\n"
-        "try: cli.main(['--version'])\n"
-        "except SystemExit: pass\n"
+        "for words in (['--version'], ['train', '--help'], ['evaluate', '--help'], ['predict', '--help']):\n"
+        "    try: cli.main(words)\n"
+        "    except SystemExit: pass\n"
         "print(sorted({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.splitlines()[-1] == "[]"
 
 
-def test_without_or_with_an_unknown_command_usage_is_shown(capsys):
-    for arguments in ([], ["segment"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == 2
-        assert "usage: drive-unet" in capsys.readouterr().err
+def test_python_m_drive_unet_is_the_same():
+    shown = subprocess.run(
+        [sys.executable, "-m", "drive_unet", "train", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.startswith("usage: drive-unet train")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "segment",
+        "demo --steps 0",
+        "train",
+        "train --out x --steps 0",
+        "train --out x --seed -1",
+        "train --out x --folds 1",
+        "train --out x --workers two",
+        "train --out x --mixed-precision fp8",
+        "evaluate --split validation",
+        "evaluate --threshold 1.5",
+        "evaluate --threshold nan",
+        "predict --out x",
+        "predict x.png",
+        "predict x.png --out x --threshold half",
+    ],
+)
+def test_wrong_usage_is_shown(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments.split())
+    assert stopped.value.code == 2
+    assert "usage: drive-unet" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_and_a_code_and_leave_nothing_behind(tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["demo", "--data", str(tmp_path / "nowhere"), "--out", str(out)]) == 1
-    message = capsys.readouterr().err
-    assert message.startswith("drive-unet: ")
-    assert "nowhere" in message
-    assert message.count("\n") == 1
-    assert main(["demo", "--steps", "0", "--out", str(out)]) == 1
-    assert "--steps 0" in capsys.readouterr().err
+    for command in ("demo", "train"):
+        assert "nowhere" in refused(capsys, command, "--data", tmp_path / "nowhere", "--out", out)
     assert not out.exists()
+
+
+def test_an_interruption_is_told_as_such(monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "_later", lambda *names: interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "\ndrive-unet: interrupted\n"
 
 
 def test_demo_makes_the_whole_trip(tmp_path, capsys):
@@ -65,3 +182,398 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
     with (out / "scores.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 20
     assert UNet.from_pretrained(out).notes["training"]["steps"] == 2
+
+
+# ---------------------------------------------------------------------- train
+
+
+def test_train_writes_weights_that_know_what_they_learned_from(own, run):
+    assert set(contents(run)) == {run.relative_to(run) / name for name in ("best.safetensors", "last.pt")}
+    notes = UNet.from_pretrained(run).notes
+    record = notes["trained_on"]
+    assert record["source"] == "mine"
+    assert record["names"] == [f"eye {letter}" for letter in LETTERS]
+    assert record["fingerprints"] == DRIVEDataset(own / "images").fingerprints
+    assert len(set(record["fingerprints"])) == 4
+    assert (notes["preset"], notes["seed"], notes["training"]["steps"]) == ("tiny", 3, 3)
+    assert notes["versions"]["drive_unet"] == __version__
+    assert set(notes["versions"]) == {"python", "torch", "torchvision", "drive_unet"}
+
+
+def test_train_says_where_the_weights_are_and_how_to_use_them(own, tmp_path, capsys):
+    out = tmp_path / "my run"
+    assert done("train", "--preset", "tiny", "--data", own, "--out", out, "--steps", 1, "--resume") == 0
+    shown = capsys.readouterr().out
+    assert "trained on 4 photographs, mine: eye a, eye b, eye c and eye d" in shown
+    assert f"weights: {out / 'best.safetensors'}" in shown
+    assert f"drive-unet predict PHOTOGRAPHS --weights '{out}' --out predictions" in shown
+    assert UNet.from_pretrained(out).notes["training"]["steps"] == 1
+
+
+def test_train_starts_from_packaged_weights_and_keeps_their_record(own, tmp_path, monkeypatch):
+    start = UNet(widths=(8, 8))
+    start.notes = {"trained_on": {"source": "elsewhere", "names": ["1"], "fingerprints": ["f" * 16]}}
+    monkeypatch.setattr(Preset, "model", lambda preset, seed: start)
+    assert done("train", "--preset", "tiny", "--data", own, "--out", tmp_path, "--steps", 1) == 0
+    record = UNet.from_pretrained(tmp_path).notes["trained_on"]
+    assert record["source"] == "mine" and record["before"]["fingerprints"] == ["f" * 16]
+
+
+def test_train_never_writes_over_a_run(own, run, tmp_path, capsys):
+    train = ("train", "--preset", "tiny", "--data", own)
+    before = contents(run)
+    assert "--resume" in refused(capsys, *train, "--out", run)
+    assert "steps was 3" in refused(capsys, *train, "--out", run, "--resume", "--steps", 2, "--seed", 3)
+    assert contents(run) == before
+
+    (tmp_path / "best.safetensors").write_bytes(before[run.relative_to(run) / "best.safetensors"])
+    assert "no last.pt to go on from" in refused(capsys, *train, "--out", tmp_path, "--resume")
+    file = tmp_path / "best.safetensors"
+    assert "is a file" in refused(capsys, *train, "--out", file)
+    assert file.read_bytes() == before[run.relative_to(run) / "best.safetensors"]
+
+
+def test_a_finished_run_resumed_stays_as_it_is(own, run, capsys):
+    before = UNet.from_pretrained(run)
+    train = ("train", "--preset", "tiny", "--data", own, "--out", run, "--seed", 3, "--resume")
+    assert done(*train) == 0
+    after = UNet.from_pretrained(run)
+    assert after.notes["trained_on"] == before.notes["trained_on"]
+    assert all((after.state_dict()[name] == value).all() for name, value in before.state_dict().items())
+
+
+def test_one_fold_is_held_out_and_scored(drive, tmp_path, capsys):
+    train = ("train", "--preset", "tiny", "--data", drive, "--out", tmp_path / "run", "--steps", 1)
+    assert done(*train, "--folds", 5, "--fold", 1) == 0
+    shown = capsys.readouterr().out
+    assert "pooled over 4 images (22, 27, 32, 37)" in shown
+    assert "These weights were not trained on these photographs." in shown
+    record = UNet.from_pretrained(tmp_path / "run").notes["trained_on"]
+    assert record["source"] == "DRIVE"
+    assert len(record["names"]) == 16 and not {"22", "27", "32", "37"} & set(record["names"])
+    for fold in ([], ["--folds", 5]):
+        message = refused(capsys, *train[:-4], "--out", tmp_path / "other", *fold, "--fold", 5)
+        assert "--fold 5 needs --folds" in message
+    assert "choose from laptop" in refused(capsys, "train", "--preset", "huge", "--out", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_of_several_processes_only_the_main_one_speaks(own, tmp_path, monkeypatch, capsys):
+    from drive_unet import commands
+
+    class Second:
+        is_main_process = False
+        main_process_first = staticmethod(nullcontext)
+
+    monkeypatch.setattr(commands, "PartialState", Second)
+    assert done("train", "--preset", "tiny", "--data", own, "--out", tmp_path, "--folds", 2, "--fold", 0) == 0
+    assert capsys.readouterr().out == ""
+    assert "preset" not in UNet.from_pretrained(tmp_path).notes  # which `fit` wrote, the main process here
+
+
+# ---------------------------------------------------------------------- photographs of one's own
+
+
+def smoothed(mask):
+    height, width = mask.shape
+    picture = Image.fromarray((mask * 255).astype(np.uint8))
+    return (
+        picture.resize((2 * width, 2 * height), 0)
+        .resize((width - 1, height - 1), 2)
+        .resize((width, height), 2)
+    )
+
+
+def test_labels_of_ones_own_may_have_smoothed_edges(tmp_path, capsys):
+    size = (232, 240)
+    thick = lambda mask: np.asarray(Image.fromarray(mask).resize(size[::-1], 0))  # noqa: E731
+    for letter, number in zip(LETTERS, range(21, 25), strict=True):
+        for folder, picture in (
+            ("images", Image.fromarray(photograph(number)).resize(size[::-1])),
+            ("labels", smoothed(thick(tree(number)))),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            picture.save(tmp_path / folder / f"{letter}.png")
+    weights = tmp_path / "weights.safetensors"
+    UNet(widths=(8, 8)).save_pretrained(weights)
+    score = ("evaluate", "--data", tmp_path, "--weights", weights)
+    assert done(*score) == 0
+    with pytest.raises(ValueError, match="resized with smoothing"):  # DRIVE's own labels are two-valued
+        DRIVEDataset(tmp_path / "images", tmp_path / "labels")
+
+    classes = thick(tree(21)) * np.where(np.arange(size[1]) < 90, 128, 255)
+    Image.fromarray(classes.astype(np.uint8)).save(tmp_path / "labels" / "a.png")
+    assert "a.png holds 3 grey levels" in refused(capsys, *score)
+    Image.fromarray(photograph(21)).convert("L").resize(size[::-1]).save(tmp_path / "labels" / "a.png")
+    assert "vessels white" in refused(capsys, *score)
+
+
+def test_what_is_missing_among_ones_own_is_named(tmp_path, capsys):
+    own = write_own(tmp_path / "mine")
+    train = ("train", "--preset", "tiny", "--data", own, "--out", tmp_path / "run")
+    (own / "labels" / "eye b.png").rename(tmp_path / "eye b.png")
+    assert "lacks the vessel labels of eye b.png (1 of 4): add" in refused(capsys, *train)
+    (tmp_path / "eye b.png").rename(own / "labels" / "eye b.png")
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(own / "labels" / "eye c.png")
+    assert "eye c.png is 5x5" in refused(capsys, *train)
+    (own / "labels").rename(own / "other")
+    assert "no folder named labels" in refused(capsys, *train)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fov_masks_of_ones_own_are_used(tmp_path, run, capsys):
+    own = write_own(tmp_path / "mine")
+    whole = evaluated(capsys, "--data", own, "--weights", run)
+    (own / "fov").mkdir()
+    half = disc() & (np.arange(SIZE[1]) < 40)
+    for letter in LETTERS:
+        grey(255)(half).save(own / "fov" / f"eye {letter}_fov.png")
+    cut = evaluated(capsys, "--data", own, "--weights", run)
+    assert cut["evaluations"][0]["pooled"]["Acc"] != whole["evaluations"][0]["pooled"]["Acc"]
+
+
+# ---------------------------------------------------------------------- evaluate
+
+
+def test_scores_on_photographs_trained_on_are_called_so(own, run, drive, capsys):
+    assert done("evaluate", "--data", own, "--weights", run) == 0
+    shown = capsys.readouterr().out
+    assert f"{run}, trained on these" in shown
+    assert "These weights were trained on eye a, eye b, eye c and eye d: scores there say nothing" in shown
+    (scored,) = evaluated(capsys, "--data", own, "--weights", run)["evaluations"]
+    assert scored["trained_on_these"] is True
+
+    # By their pixels, whatever their names: 21 to 24 of this DRIVE are the same photographs.
+    (scored,) = evaluated(capsys, "--data", drive, "--split", "train", "--weights", run)["evaluations"]
+    assert scored["trained_on_these"] == "partially" and scored["seen"] == ["21", "22", "23", "24"]
+    (scored,) = evaluated(capsys, "--data", drive, "--weights", run)["evaluations"]  # the test photographs
+    assert scored["trained_on_these"] is False and scored["names"][0] == "01"
+
+
+def test_weights_without_a_record_are_called_so(own, tmp_path, capsys):
+    UNet(widths=(8, 8)).save_pretrained(tmp_path / "mute.safetensors")
+    score = ("--data", own, "--weights", tmp_path / "mute.safetensors")
+    assert evaluated(capsys, *score)["evaluations"][0]["trained_on_these"] is None
+    assert done("evaluate", *score) == 0
+    assert "is not recorded" in capsys.readouterr().out
+
+
+def test_the_table_has_the_second_observer_and_the_protocol(drive, run, capsys):
+    assert done("evaluate", "--data", drive, "--weights", run, "--threshold", 0.25, "--tta") == 0
+    shown = capsys.readouterr().out
+    assert f"{run}, 4 flips averaged" in shown and "second observer" in shown
+    assert "0.250" in shown and "Inside the field of view, at native size" in shown
+
+
+def test_without_test_labels_the_remedy_is_one_line(run, tmp_path, capsys):
+    official = write_drive(tmp_path / "DRIVE")
+    message = refused(capsys, "evaluate", "--data", official, "--weights", run, "--split", "test")
+    assert "have no vessel labels" in message and "--split train --folds 5" in message
+    scored = evaluated(capsys, "--data", official, "--weights", run, "--folds", 5)
+    assert scored["split"] == "train"
+    parts = [held_out for _, held_out in folds([f"{n}" for n in range(21, 41)], 5)]
+    assert [part["names"] for part in scored["evaluations"]] == parts
+
+
+def test_each_photograph_is_scored_by_the_network_that_has_not_seen_it(own, crossed, run, capsys):
+    scored = evaluated(capsys, "--data", own, "--weights", crossed)
+    parts = scored["evaluations"]
+    assert [part["names"] for part in parts] == [["eye a", "eye c"], ["eye b", "eye d"]]
+    assert [part["trained_on_these"] for part in parts] == [False, False]
+    for fold, part in enumerate(parts):
+        learned = UNet.from_pretrained(crossed / f"fold-{fold}").notes["trained_on"]["names"]
+        assert not set(learned) & set(part["names"])
+    (summary,) = scored["over_folds"]
+    dice = [part["pooled"]["Dice"] for part in parts]
+    assert summary["mean"]["Dice"] == pytest.approx(np.mean(dice))
+    assert summary["std"]["Dice"] == pytest.approx(np.std(dice, ddof=1))
+    assert done("evaluate", "--data", own, "--weights", crossed) == 0
+    shown = capsys.readouterr().out
+    assert "fold 1: eye b and eye d" in shown and "± sd over folds" in shown
+    assert "by networks that have not seen it" in shown
+
+    assert done("evaluate", "--data", own, "--weights", run, "--folds", 2) == 0  # one network saw it all
+    assert "fold 1: eye b and eye d, trained on these" in capsys.readouterr().out
+
+
+def test_a_cross_validation_scores_what_none_of_it_has_seen_with_every_network(drive, crossed, capsys):
+    parts = evaluated(capsys, "--data", drive, "--weights", crossed)["evaluations"]
+    assert [len(part["names"]) for part in parts] == [20, 20]
+    assert parts[0]["pooled"]["AUC"] != parts[1]["pooled"]["AUC"]
+
+
+def test_a_cross_validation_that_does_not_fit_is_refused(own, drive, crossed, capsys):
+    score = ("evaluate", "--weights", crossed, "--data")
+    assert "holds 2 folds, not the 3" in refused(capsys, *score, own, "--folds", 3)
+    assert "each was held out once" in refused(capsys, *score, drive, "--split", "train")
+    (crossed / "fold-1").rename(crossed / "away")
+    try:
+        assert "each was held out once" in refused(capsys, *score, own)
+    finally:
+        (crossed / "away").rename(crossed / "fold-1")
+
+
+# ---------------------------------------------------------------------- finished predictions
+
+
+def test_what_predict_writes_scores_as_the_weights_do(own, run, tmp_path, capsys):
+    assert done("predict", own / "images", "--out", tmp_path, "--weights", run) == 0
+    (weights,) = evaluated(capsys, "--data", own, "--weights", run)["evaluations"]
+    threshold = ("--threshold", weights["threshold"])
+    vessels, probability = evaluated(capsys, tmp_path, "--data", own, *threshold)["evaluations"]
+    assert vessels["pooled"]["Dice"] == pytest.approx(weights["pooled"]["Dice"], abs=1e-9)
+    assert vessels["pooled"]["AUC"] is None and vessels["trained_on_these"] is None
+    assert probability["pooled"]["AUC"] == pytest.approx(weights["pooled"]["AUC"], abs=1e-3)
+    assert probability["threshold"] == weights["threshold"]
+
+
+@pytest.mark.parametrize(
+    ("encode", "kind"),
+    [(grey(255), bool), (grey(1), bool), (grey(200), float), (grey(40000, np.uint16), float)],
+)
+def test_predictions_in_any_grey(own, tmp_path, capsys, encode, kind):
+    for number, letter in enumerate(LETTERS, start=21):
+        picture = np.array(encode(tree(number)))
+        if kind is float:
+            picture[0, 0] = 1  # a third level: a map of probability
+        Image.fromarray(picture).save(tmp_path / f"eye {letter}_seg.png")
+    (scored,) = evaluated(capsys, tmp_path, "--data", own)["evaluations"]
+    assert scored["pooled"]["Dice"] == 1
+    assert (scored["pooled"]["AUC"] is None) == (kind is bool)
+
+
+def test_predictions_pair_by_number_and_need_not_be_of_this_split_alone(drive, tmp_path, capsys):
+    for number in range(1, 41):
+        grey(255)(tree(number)).save(tmp_path / f"{number}_anything.png")
+    scored = evaluated(capsys, tmp_path, "--data", drive)
+    assert scored["evaluations"][0]["pooled"]["Dice"] == 1
+    assert scored["second_observer"]["pooled"]["Dice"] < 1
+    assert evaluated(capsys, tmp_path, "--data", drive, "--folds", 2)["over_folds"][0]["mean"]["Dice"] == 1
+
+
+def test_predictions_that_do_not_fit_are_refused(own, tmp_path, capsys):
+    def score(*more):
+        return refused(capsys, "evaluate", tmp_path, "--data", own, *more)
+
+    assert "such as eye a_vessels.png" in score()
+    for letter in LETTERS:
+        grey(255)(tree(21)).save(tmp_path / f"eye {letter}_vessels.png")
+    assert "take neither --weights nor --tta" in score("--tta")
+    grey(255)(tree(21)).save(tmp_path / "eye a.png")
+    assert "both belong to photograph eye a" in score()
+    (tmp_path / "eye a.png").unlink()
+    grey(255)(tree(21, (20, 20))).save(tmp_path / "eye a_vessels.png")
+    assert "is 20x20, the photograph 58x60" in score()
+    Image.fromarray(photograph(21)).save(tmp_path / "eye a_vessels.png")
+    assert "is in colour" in score()
+    (tmp_path / "eye a_vessels.png").unlink()
+    assert "lacks the predictions of eye a (1 of 4)" in score()
+    assert "is no folder" in refused(capsys, "evaluate", tmp_path / "none", "--data", own)
+
+
+# ---------------------------------------------------------------------- predict
+
+
+def test_predict_writes_maps_of_the_photographs_own_size(run, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    wide = photograph(5, (80, 90))
+    Image.fromarray(photograph(3)).save(tmp_path / "in" / "left.PNG")
+    Image.fromarray(wide).save(tmp_path / "right.tif")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    paths = (tmp_path / "in", tmp_path / "right.tif", tmp_path / "in" / "left.PNG")  # one of them twice
+    assert done("predict", *paths, "--out", tmp_path / "out", "--weights", run, "--tta") == 0
+    names = {f"{name}_{kind}.png" for name in ("left", "right") for kind in ("vessels", "probability")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+    expected = segment(UNet.from_pretrained(run), wide, tta=True)
+    vessels = np.asarray(Image.open(tmp_path / "out" / "right_vessels.png"))
+    assert vessels.dtype == np.uint8
+    np.testing.assert_array_equal(vessels, expected.vessels * np.uint8(255))
+    probability = np.asarray(Image.open(tmp_path / "out" / "right_probability.png"))
+    assert probability.shape == (80, 90) and probability.max() > 255
+    np.testing.assert_allclose(probability / 65535, expected.probability, atol=1e-5)
+    shown = capsys.readouterr().out
+    share = expected.vessels.sum() / expected.fov.sum()
+    assert shown.count("\n") == 2
+    assert f"right.tif: {share:.1%} of the field of view is vessel" in shown
+
+
+def test_a_threshold_given_is_the_one_used(own, run, tmp_path):
+    for threshold in (0, 1):
+        out = tmp_path / f"{threshold}"
+        predict = ("predict", own / "images" / "eye a.png", "--out", out, "--weights", run)
+        assert done(*predict, "--threshold", threshold) == 0
+        assert np.asarray(Image.open(out / "eye a_vessels.png")).any() == (threshold == 0)
+
+
+def test_what_cannot_be_read_is_named_and_the_others_go_on(own, run, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photograph(3)).save(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "in" / "black.png")
+    (tmp_path / "empty").mkdir()
+    paths = (tmp_path / "in", tmp_path / "empty", tmp_path / "nowhere.png")
+    assert done("predict", *paths, "--out", tmp_path / "out", "--weights", run) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("drive-unet: ") for line in lines)
+    for name in ("bad.png", "black.png", "empty", "nowhere.png"):
+        assert sum(name in line for line in lines) == 1, lines
+    assert len(lines) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert "nowhere" in refused(capsys, "predict", tmp_path / "nowhere", "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_predict_never_writes_over_an_input_or_its_own_output(run, tmp_path, capsys):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(photograph(3)).save(tmp_path / folder / f"eye.{'png' if folder == 'one' else 'bmp'}")
+    out = tmp_path / "out"
+    message = refused(capsys, "predict", tmp_path / "one", tmp_path / "two", "--out", out, "--weights", run)
+    assert "eye.png" in message and "eye.bmp" in message and "would both be written" in message
+    assert not out.exists()
+    predict = ("predict", tmp_path / "one", "--out", tmp_path / "one", "--weights", run)
+    assert done(*predict) == 0
+    before = contents(tmp_path / "one")
+    assert "is to be read" in refused(capsys, *predict)  # the first run's files are among the inputs now
+    assert contents(tmp_path / "one") == before
+    file = tmp_path / "two" / "eye.bmp"
+    assert "is a file" in refused(capsys, "predict", file, "--out", file, "--weights", run)
+
+
+def test_masks_are_used_and_checked(drive, run, tmp_path, capsys):
+    photographs, masks = drive / "test" / "images", drive / "test" / "mask"
+    out = tmp_path / "out"
+    predict = ("predict", photographs / "01_test.tif", photographs / "02_test.tif", "--weights", run)
+    narrow = tmp_path / "narrow"
+    narrow.mkdir()
+    inside = disc() & (np.arange(SIZE[1]) < 30)
+    for name in ("01_test_mask", "2"):
+        grey(255)(inside).save(narrow / f"{name}.png")
+    assert done(*predict, "--out", out, "--mask", narrow) == 0
+    for name in ("01", "02"):
+        probability = np.asarray(Image.open(out / f"{name}_test_probability.png"))
+        assert probability[inside].any() and not probability[~inside].any()
+    assert done(*predict, "--out", out, "--mask", masks) == 0
+
+    capsys.readouterr()
+    grey(255)(disc((30, 30))).save(narrow / "2.png")
+    assert "2.png is 30x30" in refused(capsys, *predict, "--out", tmp_path / "half", "--mask", narrow)
+    assert len(list((tmp_path / "half").iterdir())) == 2  # the other one's
+    (narrow / "2.png").unlink()
+    assert "lacks the masks of 02_test.tif" in refused(capsys, *predict, "--out", out, "--mask", narrow)
+    assert "is no folder" in refused(capsys, *predict, "--out", out, "--mask", tmp_path / "none")
+
+
+def test_unknown_weights_and_devices(own, run, tmp_path, capsys):
+    predict = ("predict", own / "images", "--out", tmp_path / "out")
+    assert "a packaged name" in refused(capsys, *predict, "--weights", "nonsense")
+    assert "--device warp cannot be used" in refused(capsys, *predict, "--weights", run, "--device", "warp")
+    assert not (tmp_path / "out").exists()
+
+
+def test_default_is_a_name_of_weights(own, tmp_path):
+    predict = ("predict", own / "images" / "eye a.png")
+    for number, weights in enumerate(([], ["--weights", "default"])):
+        assert done(*predict, "--out", tmp_path / f"{number}", *weights) == 0
+    assert contents(tmp_path / "0") == contents(tmp_path / "1")
