@@ -19,7 +19,7 @@ from drive_unet.inference import predict_all
 from drive_unet.losses import combine
 from drive_unet.metrics import choose_threshold
 from drive_unet.models import UNet
-from drive_unet.training import TrainingRun, fit
+from drive_unet.training import BEST, TrainingRun, fit, processes
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Preset:
 
 
 PRESETS = {
-    "laptop": Preset("two CPU cores, within ten minutes", start="embedded", steps=1200),
-    "gpu": Preset("one GPU, within a minute", start="embedded", steps=1200),
-    "best": Preset("the packaged weights; one GPU, within five minutes", start="embedded", steps=1200),
+    "laptop": Preset("two CPU cores, within ten minutes", start="synthetic-small", steps=1200),
+    "gpu": Preset("one GPU, within a minute; unmeasured", start="synthetic-small", steps=1200, batch_size=32),
+    "best": Preset("what the packaged weights learned by; a GPU, or patience", start="synthetic", steps=700),
 }
 
 
@@ -114,8 +114,8 @@ def train(
         progress=progress,
     )
     choose_thresholds(model, held_out or photographs)
-    if out:
-        model.save_pretrained(Path(out) / "best.safetensors")
+    if out and processes().is_main_process:
+        model.save_pretrained(Path(out) / BEST)
     return model, run
 
 

@@ -3,7 +3,7 @@
     python scripts/train_weights.py synthetic              # 1 million parameters, painted photographs alone
     python scripts/train_weights.py synthetic-small        # 265 thousand, the same
     python scripts/train_weights.py default --data DRIVE   # from "synthetic" on: preset "best"
-    python scripts/train_weights.py fast --data DRIVE      # from "synthetic-small" on: preset "fast"
+    python scripts/train_weights.py fast --data DRIVE      # from "synthetic-small" on: preset "laptop"
 
 The first two learn from 150 painted eyes and take their thresholds from ten others; no genuine pixel has a
 part in them. The last two learn from the 20 labelled photographs of DRIVE; their thresholds come from
@@ -37,7 +37,7 @@ PAINTED = {  # widths and steps; the larger a network, the more a step costs
     "synthetic": ((32, 48, 64, 96, 128), 1200),
     "synthetic-small": ((16, 24, 32, 48, 64), 2000),
 }
-GENUINE = {"default": "best", "fast": "fast"}  # weights and the preset that trains them
+GENUINE = {"default": "best", "fast": "laptop"}  # weights and the preset that trains them
 LEARNING, CHOOSING = range(150), range(150, 160)  # seeds of painted eyes
 
 
