@@ -12,8 +12,8 @@ other folds: inside the FOV, at native size, pixels pooled over the fold; clDice
 photographs. A threshold is one half, or the best one for the 16. The last weights count: nothing is chosen on
 what is scored. Mean and standard deviation are over folds and seeds.
 
-The article's network has 16 channels here rather than 64, so that no row costs over twice another. Row 10 starts
-from painted eyes, which the embedded set consists of too: it means something on real photographs only.
+The article's network has 16 channels here rather than 64, so that no row costs over twice another. Row 10
+starts from painted eyes, which the embedded set consists of too: it means something on real photographs only.
 """
 
 from __future__ import annotations
