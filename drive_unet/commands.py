@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from PIL import Image
 
 from drive_unet import presets, scoring
@@ -22,7 +21,7 @@ from drive_unet.locate import OWN, find_labelled
 from drive_unet.models import UNet
 from drive_unet.pairing import images, listed, match
 from drive_unet.provenance import trained_on, versions
-from drive_unet.training import BEST, LAST, fit
+from drive_unet.training import BEST, LAST, fit, processes
 
 # ---------------------------------------------------------------------- demo
 
@@ -90,7 +89,7 @@ def train(options: argparse.Namespace) -> None:
         raise ValueError(f"--preset {options.preset}: choose from {', '.join(presets.PRESETS)}")
     if options.fold is not None and not options.fold < (options.folds or 0):
         raise ValueError(f"--fold {options.fold} needs --folds, and is less than it")
-    process = PartialState()
+    process = processes()
     with process.main_process_first():  # painted photographs are painted once
         found = find_labelled(options.data)
     if not found.training:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from PIL import Image
 from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
 from drive_unet import cli as command_line
 from drive_unet.cli import main
+from drive_unet.pairing import match
 from drive_unet.presets import Preset
+from drive_unet.synthetic import make_dataset
 
 COMMANDS = ("demo", "train", "evaluate", "predict")
 TINY = Preset("for tests", network={"widths": (8, 8)}, steps=3, batch_size=2, patch_size=32)
@@ -168,9 +171,10 @@ def test_an_interruption_is_told_as_such(monkeypatch, capsys):
 
 def test_demo_makes_the_whole_trip(tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["demo", "--data", "embedded", "--steps", "2", "--out", str(out)]) == 0
+    painted = make_dataset(tmp_path / "painted", training=5, test=3, progress=False)
+    assert done("demo", "--data", painted, "--steps", 2, "--out", out) == 0
     shown = capsys.readouterr().out
-    assert "Scores are computed on the 20 test photographs" in shown
+    assert "Scores are computed on the 3 test photographs" in shown
     assert "U-Net, this run" in shown
     assert "econd observer" in shown
     assert {path.name for path in out.iterdir()} == {
@@ -180,7 +184,7 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
         *(f"{name}.png" for name in ("data", "training", "worst", "best", "another_camera")),
     }
     with (out / "scores.csv").open(encoding="utf-8") as file:
-        assert len(list(csv.DictReader(file))) == 20
+        assert len(list(csv.DictReader(file))) == 3
     assert UNet.from_pretrained(out).notes["training"]["steps"] == 2
 
 
@@ -265,7 +269,7 @@ def test_of_several_processes_only_the_main_one_speaks(own, tmp_path, monkeypatc
         is_main_process = False
         main_process_first = staticmethod(nullcontext)
 
-    monkeypatch.setattr(commands, "PartialState", Second)
+    monkeypatch.setattr(commands, "processes", Second)
     assert done("train", "--preset", "tiny", "--data", own, "--out", tmp_path, "--folds", 2, "--fold", 0) == 0
     assert capsys.readouterr().out == ""
     assert "preset" not in UNet.from_pretrained(tmp_path).notes  # which `fit` wrote, the main process here
@@ -286,7 +290,10 @@ def smoothed(mask):
 
 def test_labels_of_ones_own_may_have_smoothed_edges(tmp_path, capsys):
     size = (232, 240)
-    thick = lambda mask: np.asarray(Image.fromarray(mask).resize(size[::-1], 0))  # noqa: E731
+
+    def thick(mask):
+        return np.asarray(Image.fromarray(mask).resize(size[::-1], 0))
+
     for letter, number in zip(LETTERS, range(21, 25), strict=True):
         for folder, picture in (
             ("images", Image.fromarray(photograph(number)).resize(size[::-1])),
@@ -416,7 +423,9 @@ def test_a_cross_validation_that_does_not_fit_is_refused(own, drive, crossed, ca
 # ---------------------------------------------------------------------- finished predictions
 
 
-def test_what_predict_writes_scores_as_the_weights_do(own, run, tmp_path, capsys):
+@pytest.mark.parametrize("size", [SIZE, (116, 120)])  # of the scale that the network knows, and of another
+def test_what_predict_writes_scores_as_the_weights_do(size, run, tmp_path, capsys):
+    own, tmp_path = write_own(tmp_path / "mine", size=size), tmp_path / "out"
     assert done("predict", own / "images", "--out", tmp_path, "--weights", run) == 0
     (weights,) = evaluated(capsys, "--data", own, "--weights", run)["evaluations"]
     threshold = ("--threshold", weights["threshold"])
@@ -449,6 +458,14 @@ def test_predictions_pair_by_number_and_need_not_be_of_this_split_alone(drive, t
     assert scored["evaluations"][0]["pooled"]["Dice"] == 1
     assert scored["second_observer"]["pooled"]["Dice"] < 1
     assert evaluated(capsys, tmp_path, "--data", drive, "--folds", 2)["over_folds"][0]["mean"]["Dice"] == 1
+
+
+def test_a_number_pairs_only_where_it_stands_for_one_photograph():
+    assert match(["07_test", "8"], [Path("7.png"), Path("08_vessels.png")]) == {
+        "07_test": Path("7.png"),
+        "8": Path("08_vessels.png"),
+    }
+    assert match(["7 a", "7 b"], [Path("7 a_pred.png"), Path("7 c.png")]) == {"7 a": Path("7 a_pred.png")}
 
 
 def test_predictions_that_do_not_fit_are_refused(own, tmp_path, capsys):
