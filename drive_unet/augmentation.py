@@ -51,12 +51,13 @@ class RandomPatch(v2.Transform):
             -_uniform(math.log(self.scale[0]), math.log(self.scale[1]))
         )  # source pixels per pixel
         mirror = -1.0 if self.flip and torch.rand(()) < 0.5 else 1.0
+        centre = self.size % 2  # of a pixel where the size is odd, between four where it is even
         reach = step * self.size  # twice the half side, because grid coordinates run from -1 to 1
         cosine, sine = math.cos(angle), math.sin(angle)
         theta = torch.tensor(
             [
-                [mirror * reach * cosine / width, -reach * sine / width, (2 * column + 1) / width - 1],
-                [mirror * reach * sine / height, reach * cosine / height, (2 * row + 1) / height - 1],
+                [mirror * reach * cosine / width, -reach * sine / width, (2 * column + centre) / width - 1],
+                [mirror * reach * sine / height, reach * cosine / height, (2 * row + centre) / height - 1],
             ],
             device=like.device,
         )

@@ -55,10 +55,11 @@ def test_centres_lie_inside_the_fov(sample):
     assert all(centres)
 
 
-def test_without_turn_scale_and_flip_the_pixels_are_the_photographs_own(sample):
+@pytest.mark.parametrize("size", [15, 16])
+def test_without_turn_scale_and_flip_the_pixels_are_the_photographs_own(sample, size):
     torch.manual_seed(3)
-    patch = RandomPatch(15, rotate=0, scale=(1, 1), flip=False)(sample)
-    windows = sample.image[0].unfold(0, 15, 1).unfold(1, 15, 1)
+    patch = RandomPatch(size, rotate=0, scale=(1, 1), flip=False)(sample)
+    windows = sample.image[0].unfold(0, size, 1).unfold(1, size, 1)
     assert (windows - patch.image[0]).abs().amax(dim=(2, 3)).min() < 1e-4
 
 
