@@ -12,11 +12,10 @@ from statistics import mean, stdev
 
 import numpy as np
 import torch
-import torchvision
 
-import drive_unet
 from drive_unet.data import DRIVEDataset
 from drive_unet.locate import find_drive
+from drive_unet.provenance import versions
 
 RUNS = Path(__file__).parent / "runs"
 
@@ -68,12 +67,3 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return f"one {torch.cuda.get_device_name()}"
     return f"{torch.get_num_threads()} thread(s) of {os.cpu_count()} {platform.machine()} cores"
-
-
-def versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "drive_unet": drive_unet.__version__,
-    }

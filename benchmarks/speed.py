@@ -22,11 +22,12 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from records import hardware, versions
+from records import hardware
 from torch import nn
 
 from drive_unet import UNet
 from drive_unet.losses import combine
+from drive_unet.provenance import versions
 
 RIVALS = ("BasicUNet", "Unet-resnet34")
 OURS = ("default", "fast")

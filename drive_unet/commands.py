@@ -20,7 +20,7 @@ from drive_unet.inference import predict_all, segment
 from drive_unet.locate import OWN, find_labelled
 from drive_unet.models import UNet
 from drive_unet.pairing import images, listed, match
-from drive_unet.provenance import trained_on, versions
+from drive_unet.provenance import versions
 from drive_unet.training import BEST, LAST, fit, processes
 
 # ---------------------------------------------------------------------- demo
@@ -124,8 +124,8 @@ def train(options: argparse.Namespace) -> None:
         )
         if not process.is_main_process:
             continue
+        model.notes["trained_on"]["source"] = scoring.source(found)
         model.notes |= {
-            "trained_on": trained_on(learned_from, scoring.source(found), model.notes.get("trained_on")),
             "preset": options.preset,
             "seed": options.seed,
             "versions": versions(),

@@ -165,10 +165,10 @@ class SegmentationModel(nn.Module):
             raise ValueError(
                 f"{path} holds a {config['model']}, not a {cls.__name__}; load it with that class"
             )
-        model = cls(**config["arguments"])
         try:
+            model = cls(**config["arguments"])
             model.load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:  # TypeError: arguments of another version
             raise ValueError(
                 f"{path}: its weights do not fit the {cls.__name__} that its config describes"
             ) from error
@@ -217,12 +217,8 @@ class UNet(SegmentationModel):
         *,
         widths: tuple[int, ...] = (16, 24, 32, 48, 64),
         stem: int = 2,
-        detail: int = 0,
-        passes: int = 1,
     ) -> None:
-        super().__init__(
-            in_channels, num_classes, widths=list(widths), stem=stem, detail=detail, passes=passes
-        )
+        super().__init__(in_channels, num_classes, widths=list(widths), stem=stem)
         self.multiple = stem * 2 ** (len(widths) - 1)
         self.fold = nn.PixelUnshuffle(stem)
         inputs = (in_channels * stem**2, *widths[:-2])
@@ -234,23 +230,10 @@ class UNet(SegmentationModel):
         self.decoder = nn.ModuleList(ConvBlock(2 * o, o) for _, o in deeper)
         self.head = nn.Conv2d(widths[0], num_classes * stem**2, 1)
         self.unfold = nn.PixelShuffle(stem)
-        self.detail = None
-        if detail:
-            self.detail = nn.Sequential(
-                nn.Conv2d(in_channels + num_classes, detail, 3, padding=1, bias=False),
-                nn.BatchNorm2d(detail),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(detail, num_classes, 3, padding=1),
-            )
-        self.second = None
-        if passes > 1:
-            self.second = UNet(
-                in_channels + num_classes, num_classes, widths=widths, stem=stem, passes=passes - 1
-            )
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, here
 
     def network(self, x: Tensor) -> Tensor:
-        photograph, x = x, self.fold(x)  # (B, 4C, H/2, W/2)
+        x = self.fold(x)  # (B, 4C, H/2, W/2)
         skips = []
         for block in self.encoder:
             skips.append(block(x))
@@ -258,12 +241,7 @@ class UNet(SegmentationModel):
         x = self.bottleneck(x)
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(torch.cat([up(x), skips.pop()], dim=1))
-        logits = self.unfold(self.head(x))  # (B, num_classes, H, W)
-        if self.detail is not None:
-            logits = logits + self.detail(torch.cat([photograph, logits], dim=1))
-        if self.second is not None:
-            logits = logits + self.second.network(torch.cat([photograph, torch.sigmoid(logits)], dim=1))
-        return logits
+        return self.unfold(self.head(x))  # (B, num_classes, H, W)
 
 
 class SkiplessNet(SegmentationModel):

@@ -19,6 +19,7 @@ from drive_unet.inference import predict_all
 from drive_unet.losses import combine
 from drive_unet.metrics import choose_threshold
 from drive_unet.models import UNet
+from drive_unet.provenance import trained_on
 from drive_unet.training import BEST, TrainingRun, fit, processes
 
 
@@ -114,6 +115,8 @@ def train(
         progress=progress,
     )
     choose_thresholds(model, held_out or photographs)
+    if held_out:
+        model.notes["trained_on"] = trained_on(held_out, before=model.notes["trained_on"])
     if out and processes().is_main_process:
         model.save_pretrained(Path(out) / BEST)
     return model, run

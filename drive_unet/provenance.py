@@ -14,13 +14,13 @@ from drive_unet.data import DRIVEDataset
 
 
 def trained_on(
-    photographs: DRIVEDataset, source: str, before: Mapping[str, Any] | None = None
+    photographs: DRIVEDataset, source: str = "", before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The record that belongs into ``model.notes["trained_on"]``.
 
     Args:
         photographs: all that weights, checkpoint or threshold were learned from or chosen on.
-        source: "DRIVE", "embedded", or the name of one's own folder.
+        source: "DRIVE", "embedded", or the name of one's own folder, where it is known.
         before: the record of the weights that the training started from, if there is one.
 
     Returns:

@@ -33,6 +33,7 @@ from drive_unet.inference import predict_all
 from drive_unet.losses import Loss, combine
 from drive_unet.metrics import choose_threshold, confusion
 from drive_unet.models import SegmentationModel
+from drive_unet.provenance import trained_on
 
 BEST, LAST = "best.safetensors", "last.pt"
 TIMEOUT = timedelta(minutes=30)  # of waiting for another process, which may be validating
@@ -229,10 +230,12 @@ def fit(
     averaged.put_in()
     _finish(run, state, accelerator.unwrap_model(network, keep_fp32_wrapper=False))
     broadcast(model.state_dict())  # in place: the first process's statistics for all
-    if run.folder:
-        model.notes = {**model.notes, "training": {**budget, "run": str(run)}}
-        if accelerator.is_main_process:
-            model.save_pretrained(run.folder / BEST)
+    model.notes = {**model.notes, "training": {**budget, "run": str(run)}}
+    for photographs in (train, validation):
+        if photographs is not None:
+            model.notes["trained_on"] = trained_on(photographs, before=model.notes.get("trained_on"))
+    if run.folder and accelerator.is_main_process:
+        model.save_pretrained(run.folder / BEST)
     accelerator.wait_for_everyone()
     return run
 

@@ -34,7 +34,7 @@ TEST = (
 ORDER = """
 errors embedded vasculature retina synthetic archives pairing locate fov preprocessing decoding data
 augmentation models losses pixels metrics overlays charts curves pictures plots inference tables evaluation
-training presets provenance scoring commands explorer exercises cli __main__
+provenance training presets scoring commands explorer exercises cli __main__
 """.split()
 
 
