@@ -34,7 +34,7 @@ BASE = {
     "loss": {"bce": 1.0, "dice": 0.5},
     "patch": 256,
     "batch": 8,
-    "untouched": 0.0,  # share of patches that are neither turned nor scaled, so that nothing is interpolated
+    "exact": 0.5,  # share of patches that are not resampled
     "scale": (0.8, 1.25),
     "colour": (0.15, 0.25, 0.02),
 }
@@ -53,7 +53,9 @@ VARIANTS: dict[str, dict] = {
     "patches of 128": {"patch": 128, "batch": 32},
     "patches of 384": {"patch": 384, "batch": 4},
     "batches of 16": {"batch": 16},
-    "half of the patches untouched": {"untouched": 0.5},
+    "all resampled": {"exact": 0.0},
+    "three in four exact": {"exact": 0.75},
+    "all exact": {"exact": 1.0},
     "no scaling": {"scale": (1.0, 1.0)},
     "more scaling": {"scale": (0.65, 1.5)},
     "no colour": {"colour": (0.0, 0.0, 0.0)},
@@ -65,11 +67,12 @@ def run(name: str, seed: int, steps: int, everything: DRIVEDataset, out: Path) -
     settings = BASE | VARIANTS[name]
     learned, held_out = (everything.subset(names) for names in folds(everything.names)[0])
     gain, gamma, noise = settings["colour"]
-    turned = RandomPatch(settings["patch"], scale=settings["scale"])
-    as_it_is = RandomPatch(settings["patch"], rotate=0, scale=(1, 1))
-    share = settings["untouched"]
-    patch = v2.RandomChoice([as_it_is, turned], p=[share, 1 - share])
-    learned.transform = v2.Compose([patch, RandomColour(gain, gamma, noise)])
+    learned.transform = v2.Compose(
+        [
+            RandomPatch(settings["patch"], exact=settings["exact"], scale=settings["scale"]),
+            RandomColour(gain, gamma, noise),
+        ]
+    )
     torch.manual_seed(seed)
     start = settings["start"]
     model = UNet.from_pretrained(start) if start else UNet(**settings["network"])

@@ -23,8 +23,13 @@ class RandomPatch(v2.Transform):
     of the photograph is never touched: bilinear for the image, nearest neighbour for the masks. What lies
     beyond the photograph becomes 0: black, no vessel, outside the FOV.
 
+    Resampling blurs a little, and a network that sees nothing but blurred photographs is at a loss before a
+    sharp one. So a share of the patches keeps the photograph's own pixels: those are turned by right angles
+    and mirrored only.
+
     Args:
         size: side of the patch, in pixels.
+        exact: share of the patches, 0..1, that are not resampled.
         rotate: largest turn either way, in degrees.
         scale: range of the magnification; 1 keeps the photograph's own pixels.
         flip: mirror every second patch.
@@ -33,12 +38,13 @@ class RandomPatch(v2.Transform):
     def __init__(
         self,
         size: int = 256,
+        exact: float = 0.5,
         rotate: float = 180.0,
         scale: tuple[float, float] = (0.8, 1.25),
         flip: bool = True,
     ) -> None:
         super().__init__()
-        self.size, self.rotate, self.scale, self.flip = size, rotate, scale, flip
+        self.size, self.exact, self.rotate, self.scale, self.flip = size, exact, rotate, scale, flip
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw centre, angle, magnification and mirror; returns the (1, size, size, 2) sampling grid."""
@@ -46,10 +52,11 @@ class RandomPatch(v2.Transform):
         like = next(part for part in flat_inputs if isinstance(part, tv_tensors.Image | tv_tensors.Mask))
         height, width = like.shape[-2:]
         row, column = _random_pixel(fov[0] if fov else None, height, width)
-        angle = math.radians(_uniform(-self.rotate, self.rotate))
-        step = math.exp(
-            -_uniform(math.log(self.scale[0]), math.log(self.scale[1]))
-        )  # source pixels per pixel
+        if torch.rand(()) < self.exact:
+            angle, step = math.pi / 2 * int(torch.randint(4, ())), 1.0
+        else:
+            angle = math.radians(_uniform(-self.rotate, self.rotate))
+            step = math.exp(-_uniform(*map(math.log, self.scale)))  # source pixels per pixel
         mirror = -1.0 if self.flip and torch.rand(()) < 0.5 else 1.0
         centre = self.size % 2  # of a pixel where the size is odd, between four where it is even
         reach = step * self.size  # twice the half side, because grid coordinates run from -1 to 1

@@ -50,7 +50,8 @@ def test_masks_stay_exactly_binary(sample):
 def test_centres_lie_inside_the_fov(sample):
     torch.manual_seed(0)
     centres = [
-        RandomPatch(9, rotate=0, scale=(1, 1), flip=False)(sample).fov[0, 4, 4].item() for _ in range(50)
+        RandomPatch(9, exact=0, rotate=0, scale=(1, 1), flip=False)(sample).fov[0, 4, 4].item()
+        for _ in range(50)
     ]
     assert all(centres)
 
@@ -58,14 +59,46 @@ def test_centres_lie_inside_the_fov(sample):
 @pytest.mark.parametrize("size", [15, 16])
 def test_without_turn_scale_and_flip_the_pixels_are_the_photographs_own(sample, size):
     torch.manual_seed(3)
-    patch = RandomPatch(size, rotate=0, scale=(1, 1), flip=False)(sample)
+    patch = RandomPatch(size, exact=0, rotate=0, scale=(1, 1), flip=False)(sample)
     windows = sample.image[0].unfold(0, size, 1).unfold(1, size, 1)
     assert (windows - patch.image[0]).abs().amax(dim=(2, 3)).min() < 1e-4
 
 
+@pytest.mark.parametrize("size", [15, 16])
+def test_exact_patches_are_the_photographs_own_pixels_turned_by_right_angles_and_mirrored(sample, size):
+    torch.manual_seed(0)
+    windows = {
+        (turn, mirror): (turned.flip(-1) if mirror else turned)
+        for turn in range(4)
+        for turned in [
+            sample.image[0]
+            .unfold(0, size, 1)
+            .unfold(1, size, 1)
+            .as_subclass(torch.Tensor)
+            .rot90(turn, (2, 3))
+        ]
+        for mirror in (False, True)
+    }
+    seen = set()
+    for _ in range(60):
+        patch = RandomPatch(size, exact=1)(sample)
+        if patch.fov.all():  # all of it eye, so that no two windows are alike
+            distance = {key: (w - patch.image[0]).abs().amax(dim=(2, 3)).min() for key, w in windows.items()}
+            seen.add(min(distance, key=distance.get))
+            assert min(distance.values()) < 1e-3
+    assert len(seen) == 8
+
+
+def test_as_many_patches_are_exact_as_asked_for(sample):
+    torch.manual_seed(0)
+    grids = [RandomPatch(8, exact=0.3).make_params(list(sample))["grid"] for _ in range(300)]
+    steps = torch.stack([grid[0, 0, 1] - grid[0, 0, 0] for grid in grids]).abs()
+    assert 0.2 < (steps.amin(dim=1) < 1e-6).float().mean() < 0.4
+
+
 def test_beyond_the_photograph_is_black_unlabelled_and_outside(sample):
     torch.manual_seed(0)
-    patch = RandomPatch(400, rotate=0, scale=(1, 1))(sample)
+    patch = RandomPatch(400, exact=0, rotate=0, scale=(1, 1))(sample)
     assert patch.image[:, 0, 0].eq(0).all() and not patch.vessels[0, 0, 0] and not patch.fov[0, 0, 0]
     assert patch.vessels.sum() == pytest.approx(int(sample.vessels.sum()), rel=0.02)
 
@@ -74,7 +107,7 @@ def test_half_the_patches_are_mirrored(sample):
     left_right = []
     for seed in range(60):
         torch.manual_seed(seed)
-        grid = RandomPatch(8, rotate=0).make_params(list(sample))["grid"]
+        grid = RandomPatch(8, exact=0, rotate=0).make_params(list(sample))["grid"]
         left_right.append(bool(grid[0, 0, -1, 0] > grid[0, 0, 0, 0]))
     assert 15 < sum(left_right) < 45
 
