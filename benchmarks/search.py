@@ -52,6 +52,7 @@ VARIANTS: dict[str, dict] = {
     "with clDice": {"loss": {"bce": 1.0, "dice": 0.5, "cldice": 0.2}},
     "patches of 128": {"patch": 128, "batch": 32},
     "patches of 384": {"patch": 384, "batch": 4},
+    "patches of 544": {"patch": 544, "batch": 2},
     "batches of 16": {"batch": 16},
     "all resampled": {"exact": 0.0},
     "three in four exact": {"exact": 0.75},

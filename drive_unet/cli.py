@@ -104,8 +104,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--workers",
         metavar="N",
         type=_from(0),
-        default=0,
-        help="processes that prepare patches (default: %(default)s)",
+        help="processes that prepare patches (default: 8 where there is a GPU, else 0)",
     )
     train.add_argument(
         "--mixed-precision", choices=("no", "fp16", "bf16"), help="by default what the device does best"

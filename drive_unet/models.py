@@ -139,13 +139,13 @@ class SegmentationModel(nn.Module):
         return path
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "embedded") -> Self:
+    def from_pretrained(cls, name_or_path: str | Path = "default") -> Self:
         """The network with trained weights, in evaluation mode, on the CPU.
 
         Args:
-            name_or_path: name of weights that come with the package (``"embedded"``: trained on the
-                embedded synthetic photographs), a ``.safetensors`` file, or a run's folder, of which
-                ``best.safetensors`` is taken.
+            name_or_path: name of weights that come with the package (``"default"`` and ``"fast"``, trained
+                on DRIVE, or ``"synthetic"``, trained on painted photographs alone), a ``.safetensors``
+                file, or a run's folder, of which ``best.safetensors`` is taken.
 
         Raises:
             FileNotFoundError: neither packaged weights nor a file; the message lists the names.
