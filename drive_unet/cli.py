@@ -16,7 +16,7 @@ DATA = (
     "photographs"
 )
 WEIGHTS = "packaged weights by name, a .safetensors file, or the folder of a run (default: default)"
-DEVICE = "such as cpu, cuda or cuda:1; by default a GPU if there is one"
+DEVICE = "such as cpu, cuda, cuda:1 or mps; by default cuda where there is one, else cpu"
 FLIPS = "average over four flips: a little better, four times the work"
 THRESHOLD = "probability at and above which a pixel is vessel, 0 to 1; by default the network's own"
 
@@ -55,7 +55,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         "--data",
         metavar="DIR",
         help="DRIVE as downloaded (folder or zips), or 'embedded'; by default $DRIVE_UNET_DATA, "
-        "then data/DRIVE, then the embedded synthetic photographs",
+        "then data/DRIVE, then the embedded painted photographs",
     )
     demo.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("drive-unet-demo"), help="default: %(default)s"
@@ -75,7 +75,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     train.add_argument("--data", metavar="DIR", help=DATA)
     train.add_argument(
-        "--preset", metavar="NAME", default="laptop", help="laptop, gpu or best (default: %(default)s)"
+        "--preset",
+        metavar="NAME",
+        default="laptop",
+        help="laptop (ten minutes on two CPU cores), gpu (meant for a minute on one GPU) or best (longer, "
+        "as the packaged weights); default: %(default)s",
     )
     train.add_argument(
         "--out",
@@ -135,7 +139,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument(
         "--split", choices=("train", "test"), help="by default test if it has labels, else train"
     )
-    evaluate.add_argument("--threshold", metavar="T", type=_share, help=THRESHOLD)
+    evaluate.add_argument(
+        "--threshold", metavar="T", type=_share, help=f"{THRESHOLD}, 0.5 for finished probabilities"
+    )
     evaluate.add_argument(
         "--folds", metavar="K", type=_from(2), help="a row for each of K folds, and their mean and spread"
     )

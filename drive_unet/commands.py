@@ -124,8 +124,12 @@ def train(options: argparse.Namespace) -> None:
         )
         if not process.is_main_process:
             continue
+        # Nothing else of what the first weights say about themselves holds for these: neither data nor terms.
+        model.notes = {key: model.notes[key] for key in ("trained_on", "training")}
         model.notes["trained_on"]["source"] = scoring.source(found)
         model.notes |= {
+            "data": f"{len(learned_from)} photographs, {scoring.source(found)}",
+            "threshold": "best Dice on the photographs learned from",
             "preset": options.preset,
             "seed": options.seed,
             "versions": versions(),

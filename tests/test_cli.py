@@ -217,10 +217,13 @@ def test_train_says_where_the_weights_are_and_how_to_use_them(own, tmp_path, cap
 def test_train_starts_from_packaged_weights_and_keeps_their_record(own, tmp_path, monkeypatch):
     start = UNet(widths=(8, 8))
     start.notes = {"trained_on": {"source": "elsewhere", "names": ["1"], "fingerprints": ["f" * 16]}}
+    start.notes |= {"data": "one eye", "terms": "theirs"}
     monkeypatch.setattr(Preset, "model", lambda preset, seed: start)
     assert done("train", "--preset", "tiny", "--data", own, "--out", tmp_path, "--steps", 1) == 0
-    record = UNet.from_pretrained(tmp_path).notes["trained_on"]
+    notes = UNet.from_pretrained(tmp_path).notes
+    record = notes["trained_on"]
     assert record["source"] == "mine" and record["before"]["fingerprints"] == ["f" * 16]
+    assert notes["data"] == "4 photographs, mine" and "terms" not in notes
 
 
 def test_train_never_writes_over_a_run(own, run, tmp_path, capsys):
