@@ -6,8 +6,9 @@ Budget: folds x seeds trainings of the preset's length. A training that was stop
 checkpoint; several processes started with the same line share the list (give each ``--threads 1``). The
 report is printed at the end of every call, from whatever is finished.
 
-Protocol: inside the FOV, native size, pixels pooled. The threshold of a fold is the one that is best for the
-other folds' held-out photographs, so no photograph has a say in its own; clDice is the mean over photographs.
+Protocol: inside the FOV, native size. Dice and its like are pooled over all held-out photographs; AUC and AP
+over those of a fold, then the mean. The threshold of a fold is the one that is best for the other folds'
+held-out photographs, so that no fold's own predictions have a say in it; clDice is the mean over photographs.
 """
 
 from __future__ import annotations

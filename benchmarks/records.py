@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from drive_unet.data import DRIVEDataset
-from drive_unet.locate import find_drive
+from drive_unet.errors import DataError
+from drive_unet.locate import EMBEDDED, find_drive
 from drive_unet.provenance import versions
 
 RUNS = Path(__file__).parent / "runs"
@@ -47,8 +48,15 @@ def once(target: Path, work: Callable[[], dict]) -> dict | None:
 
 
 def labelled(root: str | None) -> DRIVEDataset:
-    """The labelled training photographs of a copy of DRIVE: all that a benchmark may look at."""
-    return DRIVEDataset.from_pairs(find_drive(root).training)
+    """The labelled training photographs of a copy of DRIVE: all that a benchmark may look at.
+
+    Raises:
+        DataError: if no copy is found; painted photographs have to be asked for by name.
+    """
+    found = find_drive(root)
+    if found.kind == EMBEDDED and root != EMBEDDED:
+        raise DataError("these scores are for genuine photographs: name a copy of DRIVE with --data")
+    return DRIVEDataset.from_pairs(found.training)
 
 
 def truth(photographs: DRIVEDataset) -> tuple[list[np.ndarray], list[np.ndarray]]:

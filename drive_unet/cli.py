@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"drive-unet: {error}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:  # RuntimeError: memory, mostly
+        print(f"drive-unet: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ndrive-unet: interrupted", file=sys.stderr)
@@ -108,7 +108,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--workers",
         metavar="N",
         type=_from(0),
-        help="processes that prepare patches (default: 8 where there is a GPU, else 0)",
+        help="processes that prepare patches (default: up to 8 where there is a GPU, else 0)",
     )
     train.add_argument(
         "--mixed-precision", choices=("no", "fp16", "bf16"), help="by default what the device does best"

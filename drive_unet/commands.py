@@ -160,7 +160,7 @@ def train(options: argparse.Namespace) -> None:
 def _refuse_to_overwrite(folder: Path, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name another --out, a folder")
-    kept = [name for name in (LAST, BEST) if (folder / name).exists()]
+    kept = [name for name in (LAST, f"member-*/{LAST}", BEST) if any(folder.glob(name))]
     if kept and not resume:
         raise ValueError(
             f"{folder} holds {kept[0]} of an earlier run: go on with --resume, or name another --out"

@@ -6,6 +6,7 @@ resuming, an early stop, and any device, precision or number of processes throug
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import math
@@ -169,6 +170,8 @@ def fit(
     accelerator = _accelerator(mixed_precision)
     budget = {"steps": steps, "patches_a_step": batch_size * accelerator.num_processes, "lr": lr}
     budget |= {"seed": seed, "images": train.names, "average": average, "arguments": model.arguments}
+    # names alone do not tell DRIVE from the embedded set
+    budget["pixels"] = hashlib.sha256("".join(train.fingerprints).encode()).hexdigest()[:16]
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)

@@ -1,17 +1,17 @@
 """Train the weights that come with the package, each by one line, from a clean checkout:
 
-    python scripts/train_weights.py synthetic              # painted photographs alone
-    python scripts/train_weights.py default --data DRIVE   # from "synthetic" on, by the preset "best"
-    python scripts/train_weights.py fast --data DRIVE      # from "synthetic" on, by the preset "laptop"
+    python scripts/train_weights.py synthetic
+    python scripts/train_weights.py default --data DRIVE --threshold @T@ --threshold-single @S@
+    python scripts/train_weights.py fast --data DRIVE --threshold @T@ --threshold-single @S@
 
-The first learn from 350 painted eyes and take their thresholds from ten others; no genuine pixel has a part
-in them. The others learn from the 20 labelled photographs of DRIVE; their thresholds come from
-cross-validation, in which every photograph is predicted by a network that never saw it:
+The first learns from 350 painted eyes and takes its thresholds from ten others; no genuine pixel has a part
+in it. The others go on from there, by the presets "best" and "laptop", on the 20 labelled photographs of
+DRIVE. Their thresholds come from cross-validation, in which every photograph is predicted by a network that
+never saw it:
 
     python benchmarks/cross_validate.py --data DRIVE --preset laptop
 
-prints them, and --threshold and --threshold-single take them. `drive_unet/weights/README.md` is the model
-card.
+`drive_unet/weights/README.md` is the model card.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def from_genuine(name: str, options: argparse.Namespace, run: Path) -> UNet:
         else "best Dice on the photographs learned from",
         "training": {
             "preset": preset,
+            "networks averaged": PRESETS[preset].members,
             "steps": len(result.history),
             "seed": options.seed,
             "seconds": round(result.seconds),
