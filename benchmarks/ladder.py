@@ -13,8 +13,8 @@ photographs. A threshold is one half, or the best one for the 16. The last weigh
 what is scored. Mean and standard deviation are over folds and seeds.
 
 The article's network has 16 channels here rather than 64, so that no row costs over twice another. Row 10
-starts from painted eyes, which the embedded set consists of too: it means something on real photographs only, and
-its budget does not count the 4,500 steps behind those weights.
+starts from painted eyes, which the embedded set consists of too: it means something on real photographs only,
+and its budget does not count the 4,500 steps behind those weights.
 """
 
 from __future__ import annotations
