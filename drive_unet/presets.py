@@ -64,7 +64,7 @@ class Preset:
 PRESETS = {
     "laptop": Preset("two CPU cores, within ten minutes", start="synthetic", steps=1000),
     "gpu": Preset("one GPU, meant for a minute; unmeasured", start="synthetic", steps=1000, batch_size=16),
-    "best": Preset("three of them averaged, the packaged weights", start="synthetic", steps=1000, members=3),
+    "best": Preset("two such networks averaged, as packaged", start="synthetic", steps=1000, members=2),
 }
 GPU_WORKERS = 8  # processes that cut and colour patches where a GPU does the rest
 

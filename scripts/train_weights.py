@@ -1,8 +1,8 @@
 """Train the weights that come with the package, each by one line, from a clean checkout:
 
     python scripts/train_weights.py synthetic
-    python scripts/train_weights.py default --data DRIVE --threshold @T@ --threshold-single @S@
-    python scripts/train_weights.py fast --data DRIVE --threshold @T@ --threshold-single @S@
+    python scripts/train_weights.py default --data DRIVE --threshold .455 --threshold-single .444
+    python scripts/train_weights.py fast --data DRIVE --threshold .455 --threshold-single .444
 
 The first learns from 350 painted eyes and takes its thresholds from ten others; no genuine pixel has a part
 in it. The others go on from there, by the presets "best" and "laptop", on the 20 labelled photographs of

@@ -1,0 +1,96 @@
+"""Whole trainings by name: first weights, members, thresholds, and what is remembered of them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from builders import write_drive
+
+from drive_unet import PRESETS, UNet, train
+from drive_unet.data import DRIVEDataset
+from drive_unet.inference import predict_all
+from drive_unet.locate import find_drive
+from drive_unet.metrics import choose_threshold
+from drive_unet.presets import Preset, fov_width, mean_weights
+
+TINY = Preset("for tests", network={"widths": (4, 6)}, steps=2, batch_size=2, patch_size=32)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return DRIVEDataset.from_pairs(find_drive(write_drive(tmp_path_factory.mktemp("DRIVE"))).training)
+
+
+def quick(preset, photographs, **settings):
+    return train(preset, photographs, progress=False, **settings)
+
+
+def same(one, other):
+    other = other.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in one.state_dict().items())
+
+
+def test_thresholds_are_the_best_for_flips_and_for_one_pass(photographs):
+    model, run = quick(TINY, photographs)
+    vessels = [sample.vessels[0].numpy() > 0 for sample in photographs]
+    fovs = [sample.fov[0].numpy() > 0 for sample in photographs]
+    for tta in (True, False):
+        best = choose_threshold(predict_all(model, photographs, tta=tta), vessels, fovs)
+        assert model.threshold_for(tta) == best
+    assert len(run.history) == 2 and not model.training
+
+
+def test_held_out_photographs_choose_the_thresholds_and_are_remembered(photographs):
+    names = photographs.names
+    learned, held_out = photographs.subset(names[:-1]), photographs.subset(names[-1:])
+    with_all, _ = quick(TINY, learned)
+    with_held_out, _ = quick(TINY, learned, held_out=held_out)
+    assert same(with_all, with_held_out)
+    assert with_all.threshold != with_held_out.threshold
+    record = with_held_out.notes["trained_on"]
+    assert record["names"] == names[-1:] and record["before"]["names"] == names[:-1]
+
+
+def test_members_have_one_seed_after_the_other_and_the_mean_of_their_weights_is_kept(photographs, tmp_path):
+    both, run = quick(replace(TINY, members=2), photographs, seed=5, out=tmp_path)
+    alone = [quick(TINY, photographs, seed=seed)[0] for seed in (5, 6)]
+    weight = "bottleneck.0.weight"
+    mean = (alone[0].state_dict()[weight] + alone[1].state_dict()[weight]) / 2
+    assert not torch.allclose(alone[0].state_dict()[weight], mean)
+    assert torch.allclose(both.state_dict()[weight], mean)
+    assert same(UNet.from_pretrained(tmp_path), both)
+    again, resumed = quick(replace(TINY, members=2), photographs, seed=5, out=tmp_path, resume=True)
+    assert same(again, both) and resumed.history == run.history  # nothing was trained again
+
+
+def test_the_mean_of_one_network_is_itself():
+    torch.manual_seed(0)
+    model = UNet(widths=(4, 6))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert all(torch.equal(value, before[name]) for name, value in mean_weights([model]).state_dict().items())
+
+
+def test_random_first_weights_depend_on_the_seed_alone():
+    torch.manual_seed(1)
+    one = TINY.model(seed=3)
+    torch.manual_seed(2)
+    assert same(one, TINY.model(seed=3)) and not same(one, TINY.model(seed=4))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_start_from_painted_eyes_and_keep_only_their_record(name):
+    model = PRESETS[name].model()
+    assert list(model.notes) == ["trained_on"]
+    assert same(model, UNet.from_pretrained("synthetic"))
+
+
+def test_the_scale_is_that_of_the_photographs(photographs):
+    model, _ = quick(replace(TINY, steps=1), photographs)
+    columns = [(sample.fov[0].numpy() > 0).any(axis=0).nonzero()[0] for sample in photographs]
+    widths = sorted(found[-1] - found[0] + 1 for found in columns)
+    assert model.fov_width == fov_width(photographs) and widths[0] <= model.fov_width <= widths[-1]
+
+
+def test_an_unknown_preset_is_refused_with_the_names(photographs):
+    with pytest.raises(ValueError, match="no preset 'lap'; choose from laptop, gpu, best"):
+        train("lap", photographs)
