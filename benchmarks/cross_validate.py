@@ -8,12 +8,14 @@ report is printed at the end of every call, from whatever is finished.
 
 Protocol: inside the FOV, native size. Dice and its like are pooled over all held-out photographs; AUC and AP
 over those of a fold, then the mean. The threshold of a fold is the one that is best for the other folds'
-held-out photographs, so that no fold's own predictions have a say in it; clDice is the mean over photographs.
+held-out photographs, so that no fold's own predictions have a say in it; of a single fold, the one that is
+best for the photographs learned from. clDice is the mean over photographs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +76,9 @@ def one_seed(everything: DRIVEDataset, runs: dict[int, Path], way: str) -> tuple
 
     called = []
     for fold in runs:
-        threshold = choose_threshold(*pooled([other for other in runs if other != fold] or [fold]))
+        others = [other for other in runs if other != fold]
+        record = json.loads((runs[fold] / "record.json").read_text())
+        threshold = choose_threshold(*pooled(others)) if others else record[way]["threshold from training"]
         called += [probability >= threshold for probability in maps[fold]]
     _, vessels, fovs = pooled(list(runs))
     row = scores(called, vessels, fovs)
