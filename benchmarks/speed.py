@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -108,7 +109,9 @@ def main() -> None:
         work = WORK[kind](name, "cpu")
         for _ in range(3):
             work()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        # not ru_maxrss: that remembers the process which this one was started from
+        status = Path("/proc/self/status").read_text()
+        print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e6)
         return
     record = {"hardware": hardware(), "versions": versions()}
     for kind in WORK:
@@ -118,7 +121,7 @@ def main() -> None:
             row = {"ms": round(1000 * own, 1)}
             if name in OURS:
                 row |= {f"vs {rival}": round(seconds[rival] / own, 1) for rival in RIVALS}
-            if options.device == "cpu":
+            if options.device == "cpu" and sys.platform == "linux":
                 row["GB"] = round(peak_memory(kind, name), 2)
             record[f"{name}, {kind}"] = row
             print(f"  {name:14} {row}", flush=True)
