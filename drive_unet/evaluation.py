@@ -192,7 +192,9 @@ def evaluate(
     if isinstance(predictor, torch.nn.Module):
         maps = predict_all(predictor, dataset, tta=tta)
         name = name or type(predictor).__name__ + (", 4 flips averaged" if tta else "")
-        own = predictor.threshold_for(tta) if hasattr(predictor, "threshold_for") else None
+        own = getattr(predictor, "threshold", None)
+        if hasattr(predictor, "threshold_for"):
+            own = predictor.threshold_for(tta)
     elif tta:
         raise ValueError(
             "tta averages over a network's predictions; finished ones cannot be flipped any more."

@@ -20,6 +20,7 @@ from drive_unet.preprocessing import detect_fov, standardise
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels; a larger photograph is cut into tiles unless told otherwise
+OVERLAP = 128  # pixels that neighbouring tiles share, about as far as a trained network looks
 
 Photograph = Sample | Tensor | np.ndarray | Image.Image | str | Path
 
@@ -38,7 +39,7 @@ def predict(
     *,
     tta: bool = False,
     tile: int | None = None,
-    overlap: int = 64,
+    overlap: int = OVERLAP,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
     """Probability of vessel at every pixel of one photograph.
@@ -68,7 +69,7 @@ def predict_flips(
     model: SegmentationModel, image: Photograph, *, device: str | torch.device | None = None
 ) -> np.ndarray:
     """The four flipped predictions, turned back: (4, H, W) float32. Their spread shows doubt."""
-    return _flip_probabilities(model, as_batch(image), FLIPS, None, 64, device).numpy()
+    return _flip_probabilities(model, as_batch(image), FLIPS, None, OVERLAP, device).numpy()
 
 
 def predict_all(
