@@ -19,15 +19,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
-from records import RUNS, labelled, once, spread, truth
+from records import RUNS, WAYS, labelled, once, parsed, spread
 
 from drive_unet.data import DRIVEDataset, folds
 from drive_unet.inference import predict_all
 from drive_unet.metrics import SCORES, choose_threshold, pixel_scores, scores
 from drive_unet.presets import PRESETS, train
-
-WAYS = {"one pass": False, "four flips": True}
 
 
 def run(preset: str, steps: int | None, everything: DRIVEDataset, seed: int, fold: int, out: Path) -> dict:
@@ -37,14 +34,13 @@ def run(preset: str, steps: int | None, everything: DRIVEDataset, seed: int, fol
         preset, everything.subset(names), steps=steps, seed=seed, out=out, resume=True, progress=False
     )
     scored = everything.subset(held_out)
-    vessels, fovs = truth(scored)
     record = {"preset": preset, "seed": seed, "fold": fold, "held out": held_out}
     record |= {"steps": len(training.history), "seconds": round(training.seconds, 1)}
     for way, tta in WAYS.items():
         maps = predict_all(model, scored, tta=tta)
         np.save(out / f"{way}.npy", np.stack(maps).astype(np.float16))
         own = model.threshold_for(tta)
-        record[way] = {"threshold from training": own, **pixel_scores(maps, vessels, fovs, own)}
+        record[way] = {"threshold from training": own, **pixel_scores(maps, scored.vessels, scored.fovs, own)}
     print({k: v for k, v in record.items() if k not in WAYS}, flush=True)
     print({way: {k: round(record[way][k], 4) for k in ("AUC", "AP", "Dice")} for way in WAYS}, flush=True)
     return record
@@ -68,7 +64,8 @@ def report(everything: DRIVEDataset, finished: dict[tuple[int, int], Path]) -> s
 def one_seed(everything: DRIVEDataset, runs: dict[int, Path], way: str) -> tuple[dict[str, float], float]:
     """Scores of the held-out photographs of these folds, and the threshold that is best for all of them."""
     maps = {fold: list(np.load(path / f"{way}.npy").astype(np.float32)) for fold, path in runs.items()}
-    marks = {fold: truth(everything.subset(folds(everything.names)[fold][1])) for fold in runs}
+    parts = {fold: everything.subset(folds(everything.names)[fold][1]) for fold in runs}
+    marks = {fold: (part.vessels, part.fovs) for fold, part in parts.items()}
 
     def pooled(chosen: list[int]) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         groups = [(maps[fold], *marks[fold]) for fold in chosen]
@@ -89,16 +86,11 @@ def one_seed(everything: DRIVEDataset, runs: dict[int, Path], way: str) -> tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="a copy of DRIVE; by default $DRIVE_UNET_DATA")
     parser.add_argument("--preset", choices=PRESETS, default="laptop")
     parser.add_argument("--steps", type=int, help="another budget than the preset's")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--threads", type=int, help="CPU threads of this process; all by default")
     parser.add_argument("--out", type=Path, default=RUNS / "cross_validate")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     everything = labelled(options.data)
     finished = {}
     for seed in options.seeds:

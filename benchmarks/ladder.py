@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import RUNS, labelled, once, spread, truth
+from records import RUNS, labelled, once, parsed, spread
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms import v2
@@ -165,8 +165,9 @@ def run(numbers: list[int], everything: DRIVEDataset, steps: int, seed: int, fol
     for number in numbers:
         rung, threshold = RUNGS[number - 1], 0.5
         if rung.chosen:
-            threshold = choose_threshold(predictions(rung, model, train), *truth(train))
-        scored = scores(predictions(rung, model, held_out), *truth(held_out), threshold)
+            threshold = choose_threshold(predictions(rung, model, train), train.vessels, train.fovs)
+        maps = predictions(rung, model, held_out)
+        scored = scores(maps, held_out.vessels, held_out.fovs, threshold)
         record["rungs"][str(number)] = {"repair": rung.repair, "threshold": threshold, **scored}
         print(f"rung {number}, seed {seed}, fold {fold}: Dice {scored['Dice']:.4f}", flush=True)
     return record
@@ -192,16 +193,11 @@ def table(records: list[dict]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     everyone = range(1, len(RUNGS) + 1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="a copy of DRIVE; by default $DRIVE_UNET_DATA")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rungs", type=int, nargs="+", default=[*everyone], choices=everyone, metavar="RUNG")
-    parser.add_argument("--threads", type=int, help="CPU threads of this process; all by default")
     parser.add_argument("--out", type=Path, default=RUNS / "ladder")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser, arguments)
     everything = labelled(options.data)
     shared: dict[Rung, list[int]] = {}  # rungs, counted from 1, by training
     for number, rung in enumerate(RUNGS, start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -10,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
 import torch
 
 from drive_unet.data import DRIVEDataset
@@ -19,6 +19,18 @@ from drive_unet.locate import EMBEDDED, find_drive
 from drive_unet.provenance import versions
 
 RUNS = Path(__file__).parent / "runs"
+WAYS = {"one pass": False, "four flips": True}  # how a network is read, and whether flips are averaged
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, with the options that the benchmarks share; its number of threads is set."""
+    parser.add_argument("--data", help="a copy of DRIVE; by default $DRIVE_UNET_DATA")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, help="CPU threads of this process; all by default")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return options
 
 
 def once(target: Path, work: Callable[[], dict]) -> dict | None:
@@ -57,12 +69,6 @@ def labelled(root: str | None) -> DRIVEDataset:
     if found.kind == EMBEDDED and root != EMBEDDED:
         raise DataError("these scores are for genuine photographs: name a copy of DRIVE with --data")
     return DRIVEDataset.from_pairs(found.training)
-
-
-def truth(photographs: DRIVEDataset) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Vessels and fields of view, (H, W) bool each."""
-    samples = list(photographs.subset(photographs.names))
-    return [s.vessels[0].numpy() > 0 for s in samples], [s.fov[0].numpy() > 0 for s in samples]
 
 
 def spread(values: Sequence[float], digits: int = 4) -> str:

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 import torch
-from records import RUNS, labelled, once, truth
+from records import RUNS, WAYS, labelled, once, parsed
 from torchvision.transforms import v2
 
 from drive_unet import UNet, fit
@@ -91,7 +91,7 @@ def run(name: str, seed: int, steps: int, everything: DRIVEDataset, out: Path) -
     model.save_pretrained(out)
     row = {"name": name, "steps": steps, "seed": seed, "seconds": round(training.seconds)}
     row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    row |= {way: score(model, held_out, tta) for way, tta in (("one pass", False), ("four flips", True))}
+    row |= {way: score(model, held_out, tta) for way, tta in WAYS.items()}
     print(row, flush=True)
     return row
 
@@ -99,7 +99,7 @@ def run(name: str, seed: int, steps: int, everything: DRIVEDataset, out: Path) -
 def score(model: UNet, held_out: DRIVEDataset, tta: bool) -> dict[str, float]:
     """AUC, AP, and Dice at the threshold that is best for it: all runs are flattered alike."""
     maps = predict_all(model, held_out, tta=tta)
-    vessels, fovs = truth(held_out)
+    vessels, fovs = held_out.vessels, held_out.fovs
     threshold = choose_threshold(maps, vessels, fovs)
     scores = pixel_scores(maps, vessels, fovs, threshold)
     return {name: round(scores[name], 4) for name in ("AUC", "AP", "Dice")} | {
@@ -110,14 +110,9 @@ def score(model: UNet, held_out: DRIVEDataset, tta: bool) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(VARIANTS), metavar="NAME", help="all by default")
-    parser.add_argument("--data", help="a copy of DRIVE; by default $DRIVE_UNET_DATA")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, help="CPU threads of this process; all by default")
     parser.add_argument("--out", type=Path, default=RUNS / "search")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parsed(parser)
     everything = labelled(options.data)
     for seed in options.seeds:
         for name in options.names:
@@ -127,7 +122,7 @@ def main() -> None:
     for path in sorted(options.out.glob("*.json")):
         row = json.loads(path.read_text())
         print(f"{row['name']:32} {row['steps']:5} steps, seed {row['seed']}, {row['seconds']:4} s", end="")
-        for way in ("one pass", "four flips"):
+        for way in WAYS:
             print(f"  {way}: AUC {row[way]['AUC']:.4f}, Dice {row[way]['Dice']:.4f}", end="")
         print()
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,11 +171,21 @@ class DRIVEDataset(Dataset):
         )
 
     @property
+    def vessels(self) -> list[np.ndarray | None]:
+        """The vessels of each photograph as taken, (H, W) bool, or None where there are no labels."""
+        return [None if vessels is None else vessels[0].numpy() > 0 for _, vessels, *_ in self._photographs]
+
+    @property
+    def fovs(self) -> list[np.ndarray]:
+        """The field of view of each photograph as taken, (H, W) bool."""
+        return [photograph.fov[0].numpy() > 0 for photograph in self._photographs]
+
+    @property
     def second_observer(self) -> list[np.ndarray | None]:
         """The second observer's vessels of each photograph, (H, W) bool, or None where there are none."""
         return [photograph.second for photograph in self._photographs]
 
-    @property
+    @cached_property
     def fingerprints(self) -> list[str]:
         """16 hexadecimal digits of each photograph's pixels; the same for equal photographs."""
         return [

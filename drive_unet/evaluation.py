@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -188,7 +188,7 @@ def evaluate(
     Raises:
         DataError: if the dataset has no labels, or the predictions do not fit it.
     """
-    labels = _labels(dataset)
+    _refuse_unlabelled(dataset)
     if isinstance(predictor, torch.nn.Module):
         maps = predict_all(predictor, dataset, tta=tta)
         name = name or type(predictor).__name__ + (", 4 flips averaged" if tta else "")
@@ -200,7 +200,7 @@ def evaluate(
             "tta averages over a network's predictions; finished ones cannot be flipped any more."
         )
     else:
-        maps, own = _as_maps(predictor, dataset.names, labels), None
+        maps, own = _as_maps(predictor, dataset), None
     if maps[0].dtype == bool:
         value, source = None, "segmentations given as such, without a threshold"
     elif threshold is not None:
@@ -211,7 +211,7 @@ def evaluate(
         value, source = 0.5, threshold_from or "by default"
     if value is not None and not 0 <= value <= 1:
         raise ValueError(f"threshold must be in 0..1, got {value}.")
-    return _score(maps, dataset.names, labels, value, source, name or "predictions", inside_fov)
+    return _score(maps, dataset, value, source, name or "predictions", inside_fov)
 
 
 def evaluate_second_observer(dataset: DRIVEDataset, *, inside_fov: bool = True) -> Evaluation | None:
@@ -233,7 +233,8 @@ def evaluate_second_observer(dataset: DRIVEDataset, *, inside_fov: bool = True) 
     masks = [np.asarray(dataset.second_observer[index], dtype=bool) for index in present]
     source = "drawn by hand, without a threshold"
     scored = dataset.subset(present)
-    return _score(masks, scored.names, _labels(scored), None, source, "second observer", inside_fov)
+    _refuse_unlabelled(scored)
+    return _score(masks, scored, None, source, "second observer", inside_fov)
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
@@ -255,18 +256,17 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
 
 def _score(
     maps: Sequence[np.ndarray],
-    names: Sequence[str],
-    labels: Sequence[_Label],
+    dataset: DRIVEDataset,
     threshold: float | None,
     source: str,
     name: str,
     inside_fov: bool,
 ) -> Evaluation:
-    vessels = [label.vessels for label in labels]
-    fovs = [label.fov if inside_fov else None for label in labels]
+    vessels = dataset.vessels
+    fovs = dataset.fovs if inside_fov else [None] * len(dataset)
     cut = 0.5 if threshold is None else threshold
     rows = []
-    for image, probability, truth, fov in zip(names, maps, vessels, fovs, strict=True):
+    for image, probability, truth, fov in zip(dataset.names, maps, vessels, fovs, strict=True):
         try:
             rows.append({"name": image, **scores(probability, truth, fov, cut)})
         except DataError as error:
@@ -274,18 +274,13 @@ def _score(
     pooled = pixel_scores(maps, vessels, fovs if inside_fov else None, cut)
     known = [row["clDice"] for row in rows if not math.isnan(row["clDice"])]
     pooled["clDice"] = float(np.mean(known)) if known else math.nan
-    return Evaluation(name, list(names), threshold, source, inside_fov, pooled, rows)
+    return Evaluation(name, list(dataset.names), threshold, source, inside_fov, pooled, rows)
 
 
 # ---------------------------------------------------------------------- checks and tables
 
 
-class _Label(NamedTuple):
-    vessels: np.ndarray  # (H, W) bool
-    fov: np.ndarray  # (H, W) bool
-
-
-def _labels(dataset: DRIVEDataset) -> list[_Label]:
+def _refuse_unlabelled(dataset: DRIVEDataset) -> None:
     if len(dataset) == 0:
         raise DataError("There is no photograph to score: the dataset is empty.")
     if not dataset.has_labels:
@@ -293,26 +288,21 @@ def _labels(dataset: DRIVEDataset) -> list[_Label]:
             f"These {len(dataset)} photographs have no vessel labels, as today's official DRIVE test set, "
             "and cannot be scored; score held-out training photographs instead: load_drive().evaluation."
         )
-    untouched = dataset.subset(
-        range(len(dataset)), transform=None
-    )  # a score belongs to the photograph as taken
-    samples = (untouched[index] for index in range(len(untouched)))
-    return [_Label(sample.vessels[0].numpy() > 0, sample.fov[0].numpy() > 0) for sample in samples]
 
 
-def _as_maps(predictor: Images, names: Sequence[str], labels: Sequence[_Label]) -> list[np.ndarray]:
+def _as_maps(predictor: Images, dataset: DRIVEDataset) -> list[np.ndarray]:
     if isinstance(predictor, str) or not hasattr(predictor, "__len__"):
         raise TypeError(f"evaluate needs a network or a list of (H, W) maps, got {type(predictor).__name__}.")
     maps = as_images(predictor, "predictions")
-    if len(maps) != len(labels):
+    if len(maps) != len(dataset):
         raise DataError(
-            f"There are {len(maps)} predictions for {len(labels)} photographs; give one map for each."
+            f"There are {len(maps)} predictions for {len(dataset)} photographs; give one map for each."
         )
-    for image, one, label in zip(names, maps, labels, strict=True):
-        if one.shape != label.vessels.shape:
+    for image, one, vessels in zip(dataset.names, maps, dataset.vessels, strict=True):
+        if one.shape != vessels.shape:
             raise DataError(
                 f"The prediction for image {image} is {one.shape[0]}x{one.shape[1]}, the photograph "
-                f"{label.vessels.shape[0]}x{label.vessels.shape[1]}; bring it back to native size first."
+                f"{vessels.shape[0]}x{vessels.shape[1]}; bring it back to native size first."
             )
     floating = [np.issubdtype(one.dtype, np.floating) for one in maps]
     if all(floating):

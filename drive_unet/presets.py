@@ -108,13 +108,14 @@ def train(
     preset = replace(preset, steps=steps or preset.steps)
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
-    models, runs = [], []
+    patches = photographs.subset(photographs.names, training_transform(preset.patch_size))
+    width, models, runs = fov_width(photographs), [], []
     for member in range(preset.members):
         model = preset.model(seed + member)
-        model.fov_width = fov_width(photographs)
+        model.fov_width = width
         run = fit(
             model,
-            photographs.subset(photographs.names, training_transform(preset.patch_size)),
+            patches,
             steps=preset.steps,
             batch_size=preset.batch_size,
             lr=preset.lr,
@@ -153,13 +154,12 @@ def mean_weights(models: Sequence[UNet]) -> UNet:
 
 def choose_thresholds(model: UNet, photographs: DRIVEDataset) -> None:
     """Set ``model.threshold`` and ``model.threshold_single`` to what gives the best pooled Dice there."""
-    vessels = [sample.vessels[0].numpy() > 0 for sample in photographs]
-    fovs = [sample.fov[0].numpy() > 0 for sample in photographs]
+    vessels, fovs = photographs.vessels, photographs.fovs
     model.threshold = choose_threshold(predict_all(model, photographs, tta=True), vessels, fovs)
     model.threshold_single = choose_threshold(predict_all(model, photographs), vessels, fovs)
 
 
 def fov_width(photographs: DRIVEDataset) -> int:
     """The median width of the fields of view, in pixels."""
-    columns = [np.flatnonzero((sample.fov[0].numpy() > 0).any(axis=0)) for sample in photographs]
+    columns = [np.flatnonzero(fov.any(axis=0)) for fov in photographs.fovs]
     return int(median(found[-1] - found[0] + 1 if len(found) else 540 for found in columns))

@@ -29,7 +29,7 @@ def trained_on(
     return {
         "source": source,
         "names": list(photographs.names),
-        "fingerprints": photographs.fingerprints,
+        "fingerprints": list(photographs.fingerprints),
         "before": dict(before) if before else None,
     }
 

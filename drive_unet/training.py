@@ -390,8 +390,7 @@ def _validate(
     found = [math.nan, math.nan]
     if accelerator.is_main_process:
         probabilities = predict_all(model, validation)
-        vessels = [sample.vessels[0].numpy().astype(bool) for sample in validation]
-        fovs = [sample.fov[0].numpy().astype(bool) for sample in validation]
+        vessels, fovs = validation.vessels, validation.fovs
         threshold = choose_threshold(probabilities, vessels, fovs)
         predictions = [probability >= threshold for probability in probabilities]
         found = [confusion(predictions, vessels, fovs).dice, threshold]

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torchvision.transforms import v2
@@ -126,12 +125,11 @@ def main() -> None:
             model = from_painted(options.seed, run)
         else:
             model = from_genuine(options.name, options, run)
-    notes: dict[str, Any] = {
+    model.notes |= {
         "limits": "Not a medical device. "
         "It knows healthy and mildly diabetic eyes of one camera, or painted ones.",
         "versions": versions(),
     }
-    model.notes |= notes
     path = model.save_pretrained(options.out / f"{options.name}.safetensors", half=True)
     print(
         f"written to {path}, {path.stat().st_size / 1e6:.2f} MB; "

@@ -191,6 +191,9 @@ def test_names_are_sorted_and_the_article_s_arguments_work(small, tmp_path):
         transform=v2.Resize((32, 32)),
     )
     assert again[0].image.shape == (3, 32, 32)
+    np.testing.assert_array_equal(again.vessels[2], tree(23))  # as taken, without the transform
+    np.testing.assert_array_equal(again.fovs[2], disc())
+    assert again.vessels[2].dtype == again.fovs[2].dtype == bool
     assert "6 photographs with vessel labels" in repr(again)
 
 
@@ -273,7 +276,7 @@ def test_data_loader_batches_samples(small, workers):
 def test_unlabelled_photographs_are_batched_too(official):
     data = DRIVEDataset(official / "test" / "images")
     assert not data.has_labels
-    assert data[0].vessels is None
+    assert data[0].vessels is None and data.vessels == [None] * len(data)
     data.transform = v2.RandomHorizontalFlip(p=1.0)
     assert data[0].vessels is None
     batch = next(iter(DataLoader(data, batch_size=3)))
