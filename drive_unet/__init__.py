@@ -24,6 +24,7 @@ _HOME = {
     "UNet": "models",
     "SkiplessNet": "models",
     "combine": "losses",
+    "PaintedStream": "streaming",
     "fit": "training",
     "PRESETS": "presets",
     "train": "presets",
@@ -37,6 +38,7 @@ _HOME = {
     "compare": "evaluation",
     "visualize_segmentation": "plots",
     "explore": "explorer",
+    "explore_eye": "eye_explorer",
     "check": "exercises",
 }
 _MODULES = {*_HOME.values(), "synthetic", "augmentation", "losses", "training"}

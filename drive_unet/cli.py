@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"drive-unet {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_evaluate, _add_predict):
+    for add in (_add_demo, _add_train, _add_evaluate, _add_predict, _add_synthesize):
         add(commands)
     return parser
 
@@ -173,6 +173,34 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     )
     predict.add_argument("--device", metavar="D", help=DEVICE)
     predict.set_defaults(run=_later("commands", "predict"))
+
+
+def _add_synthesize(commands: argparse._SubParsersAction) -> None:
+    synthesize = commands.add_parser(
+        "synthesize",
+        help="paint fundus photographs with exact labels, as many as you like",
+        description="Write painted photographs into DIR: images, labels, fov, second_observer, arteries_veins"
+        " (red, blue), centreline and calibre as PNG, eyes as JSON. train and evaluate take DIR as --data.",
+    )
+    synthesize.add_argument(
+        "folder", metavar="DIR", type=Path, help="folder to write to; new or empty, filled completely or not"
+    )
+    synthesize.add_argument("--images", metavar="N", type=_from(1), default=40, help="default: %(default)s")
+    synthesize.add_argument(
+        "--seed",
+        metavar="S",
+        type=_from(0),
+        default=0,
+        help="the same seed gives the same photographs, and more of them go on from there; default: "
+        "%(default)s",
+    )
+    synthesize.add_argument(
+        "--workers",
+        metavar="W",
+        type=_from(1),
+        help="threads that paint; no pixel depends on it (default: as many as cores, at most 8)",
+    )
+    synthesize.set_defaults(run=_later("commands", "synthesize"))
 
 
 def _later(module: str, function: str) -> Callable[[argparse.Namespace], int | None]:

@@ -1,4 +1,4 @@
-"""Behind ``drive-unet demo``, ``train`` and ``predict``; `scoring` is behind ``evaluate``."""
+"""Behind ``drive-unet demo``, ``train``, ``predict`` and ``synthesize``; `scoring` is behind ``evaluate``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from drive_unet import presets, scoring
+from drive_unet import presets, scoring, synthetic
 from drive_unet.data import DRIVEDataset, folds, load_drive
 from drive_unet.decoding import check_fov, read_image, read_mask
 from drive_unet.errors import DataError
@@ -258,3 +258,13 @@ def _fov(path: Path, image: np.ndarray) -> np.ndarray:
 
 def _complain(fault: str) -> None:
     print(f"drive-unet: {fault}", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------- synthesize
+
+
+def synthesize(options: argparse.Namespace) -> None:
+    """Paint photographs, and say where they are and what to do with them."""
+    folder = synthetic.synthesize(options.folder, options.images, seed=options.seed, workers=options.workers)
+    print(f"{options.images} painted photographs with labels are in {folder}")
+    print(f"Learn from them: drive-unet train --data {shlex.quote(str(folder))} --out RUN")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
@@ -22,9 +23,10 @@ from tqdm.auto import tqdm
 
 from drive_unet.decoding import Photograph, read_image, read_mask, read_photograph
 from drive_unet.errors import DataError
+from drive_unet.eye import AS_USUAL, Ingredients
 from drive_unet.locate import DriveFolder, find_drive
 from drive_unet.pairing import FOV, Pair, child, images, listed, pair_folders
-from drive_unet.synthetic import paint
+from drive_unet.synthetic import Fundus, paint
 
 __all__ = ["DRIVEDataset", "Drive", "Sample", "folds", "load_drive", "read_image", "read_mask"]
 
@@ -44,6 +46,16 @@ class Sample(NamedTuple):
 
 
 # --------------------------------------------------------------------------------------------------- datasets
+
+
+def painted_photograph(eye: Fundus) -> Photograph:
+    """What a dataset keeps of a painted eye."""
+    return Photograph(
+        torch.from_numpy(np.ascontiguousarray(eye.image.transpose(2, 0, 1))),
+        torch.from_numpy(eye.vessels[None].astype(np.uint8)),
+        torch.from_numpy(eye.fov[None].astype(np.uint8)),
+        eye.second_observer,
+    )
 
 
 def _fov_beside(image_dir: Path, mask_dir: Path | None) -> Path | None:
@@ -111,31 +123,25 @@ class DRIVEDataset(Dataset):
         return cls._of([pair.name for pair in pairs], photographs, transform)
 
     @classmethod
-    def painted(cls, seeds: Iterable[int], *, progress: bool = False) -> DRIVEDataset:
+    def painted(
+        cls, seeds: Iterable[int], *, mix: Ingredients = AS_USUAL, progress: bool = False
+    ) -> DRIVEDataset:
         """The painted eyes of these seeds, in memory alone; about half a second each.
 
-        The embedded dataset's eyes have other, far larger seeds than any that is written by hand.
+        The embedded dataset's eyes have other, far larger seeds than any that is written by hand. For more
+        eyes than memory holds, see `drive_unet.streaming.PaintedStream`.
         """
         seeds = list(seeds)
         with ThreadPoolExecutor() as pool:
-            eyes = list(
+            photographs = list(
                 tqdm(
-                    pool.map(paint, seeds),
+                    pool.map(lambda seed: painted_photograph(paint(seed, mix=mix)), seeds),
                     total=len(seeds),
                     desc="painting",
                     unit="image",
                     disable=not progress,
                 )
             )
-        photographs = [
-            Photograph(
-                torch.from_numpy(np.ascontiguousarray(eye.image.transpose(2, 0, 1))),
-                torch.from_numpy(eye.vessels[None].astype(np.uint8)),
-                torch.from_numpy(eye.fov[None].astype(np.uint8)),
-                eye.second_observer,
-            )
-            for eye in eyes
-        ]
         return cls._of([f"painted-{seed}" for seed in seeds], photographs, None)
 
     @classmethod
@@ -192,6 +198,12 @@ class DRIVEDataset(Dataset):
             hashlib.sha256(f"{tuple(image.shape)}".encode() + image.numpy().tobytes()).hexdigest()[:16]
             for image, *_ in self._photographs
         ]
+
+    def order(self, length: int, seed: int) -> Tensor:
+        """Indices (length,) int64 of the photographs for `length` patches: each once, shuffled, and again."""
+        shuffle = torch.Generator().manual_seed(seed)
+        rounds = range(-(-length // len(self)))
+        return torch.cat([torch.randperm(len(self), generator=shuffle) for _ in rounds])[:length]
 
     def __len__(self) -> int:
         return len(self._photographs)

@@ -1,4 +1,4 @@
-"""A painted dataset on disk: DRIVE's layout and encodings, a manifest against damage, a place in a cache."""
+"""Painted datasets on disk: DRIVE's layout or a plain one, a manifest against damage, a place in a cache."""
 
 from __future__ import annotations
 
@@ -45,20 +45,69 @@ def image_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
 
 
-def _write_one(paint: Callable, seed: int, root: Path, part: str, number: int) -> list[str]:
-    """Paint image `number` and write its files under `root`; their relative names."""
+def _write_as_drive(paint: Callable, seed: int, root: Path, part: str, number: int) -> list[str]:
+    """Paint image `number` and write its files under `root` in DRIVE's layout; their relative names."""
     fundus = paint(image_seed(seed, number))
     base = f"{number:02d}"
     names = [f"{part}/images/{base}_{part}.tif"]
-    Image.fromarray(fundus.image).save(root / names[0], "TIFF", compression="tiff_lzw")
+    Image.fromarray(fundus.image).save(_new(root, names[0]), "TIFF", compression="tiff_lzw")
     names.append(f"{part}/1st_manual/{base}_manual1.gif")
-    _save_mask(fundus.vessels, root / names[-1])
+    _save_mask(fundus.vessels, _new(root, names[-1]))
     names.append(f"{part}/mask/{base}_{part}_mask.gif")
-    _save_mask(fundus.fov, root / names[-1])
+    _save_mask(fundus.fov, _new(root, names[-1]))
     if part == "test":
         names.append(f"test/2nd_manual/{base}_manual2.gif")
-        _save_palette_mask(fundus.second_observer, root / names[-1])
+        _save_palette_mask(fundus.second_observer, _new(root, names[-1]))
     return names
+
+
+def _write_plainly(paint: Callable, seed: int, root: Path, number: int) -> list[str]:
+    """Paint image `number` and write all that is known of it under `root`; the files' relative names."""
+    own_seed = image_seed(seed, number)
+    fundus = paint(own_seed)
+    crossing = fundus.arteries & fundus.veins
+    pictures = {
+        "images": fundus.image,
+        "labels": fundus.vessels,
+        "fov": fundus.fov,
+        "second_observer": fundus.second_observer,
+        "arteries_veins": np.stack([fundus.arteries & ~crossing, crossing, fundus.veins & ~crossing], -1),
+        "centreline": fundus.centreline,
+        "calibre": np.rint(fundus.calibre * 100).astype(np.uint16),
+    }
+    names = [f"{folder}/{number:06d}.png" for folder in pictures]
+    for name, picture in zip(names, pictures.values(), strict=True):
+        if picture.dtype == bool:
+            picture = picture.astype(np.uint8) * np.uint8(255)
+        Image.fromarray(picture).save(_new(root, name), "PNG", compress_level=4)
+    names.append(f"eyes/{number:06d}.json")
+    record = {"seed": own_seed, **fundus.eye._asdict()}
+    text = json.dumps(record, indent=1, default=lambda place: [round(float(value), 2) for value in place])
+    _new(root, names[-1]).write_text(text + "\n", encoding="utf-8")
+    return names
+
+
+def _new(root: Path, name: str) -> Path:
+    """The path of a file below `root`, whose folder exists now."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def as_drive(training: int = 20, test: int = 20) -> list[tuple]:
+    """What `write` is to write for DRIVE's layout: photographs from 21 on, and test photographs from 1 on."""
+    if not (0 <= training <= 79 and 0 <= test <= 20):
+        raise ValueError(
+            f"training={training}, test={test}: up to 79 training and 20 test images have numbers "
+            "in DRIVE's scheme; ask for fewer, or for any number with synthesize"
+        )
+    numbers = [("training", 21 + i) for i in range(training)] + [("test", 1 + i) for i in range(test)]
+    return [(_write_as_drive, *number) for number in numbers]
+
+
+def plainly(images: int) -> list[tuple]:
+    """What `write` is to write for a plain set: folders of PNG files, numbered from 1 on."""
+    return [(_write_plainly, number) for number in range(1, images + 1)]
 
 
 def _fingerprint(path: Path) -> dict:
@@ -78,18 +127,11 @@ def intact(folder: Path, version: int, seed: int) -> bool:
         return False
 
 
-def _paint_all(root: Path, paint, version, seed, training, test, workers, progress) -> None:
-    """Write the whole set with its manifest into the empty folder `root`."""
-    jobs = [("training", 21 + i) for i in range(training)] + [("test", 1 + i) for i in range(test)]
-    for part, kinds in (
-        ("training", ("images", "1st_manual", "mask")),
-        ("test", ("images", "1st_manual", "2nd_manual", "mask")),
-    ):
-        for kind in kinds:
-            (root / part / kind).mkdir(parents=True)
+def _paint_all(root: Path, paint, version, jobs, seed, workers, progress) -> None:
+    """Write a whole set with its manifest into the empty folder `root`."""
     names: list[str] = []
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
-        waiting = [pool.submit(_write_one, paint, seed, root, part, number) for part, number in jobs]
+        waiting = [pool.submit(writer, paint, seed, root, *which) for writer, *which in jobs]
         try:
             for job in tqdm(waiting, desc="painting eyes", unit="image", disable=not progress):
                 names += job.result()
@@ -105,20 +147,14 @@ def write(
     folder: str | Path,
     paint: Callable,
     version: int,
+    jobs: list[tuple],
     *,
-    seed=0,
-    training=20,
-    test=20,
-    workers=None,
-    progress=True,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> Path:
-    """Paint a dataset into `folder`, complete or not at all; see `drive_unet.synthetic.make_dataset`."""
+    """Paint a dataset into `folder`, complete or not at all; `jobs` are from `as_drive` or `plainly`."""
     folder = Path(folder)
-    if not (0 <= training <= 79 and 0 <= test <= 20):
-        raise ValueError(
-            f"training={training}, test={test}: up to 79 training and 20 test images have numbers "
-            "in DRIVE's scheme; ask for fewer"
-        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             f"{folder} exists and is not an empty folder; name a new folder for the painted dataset"
@@ -129,7 +165,7 @@ def write(
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         root = work / "set"
         root.mkdir()
-        _paint_all(root, paint, version, seed, training, test, workers, progress)
+        _paint_all(root, paint, version, jobs, seed, workers, progress)
         if folder.exists():
             folder.rmdir()
         os.replace(root, folder)
@@ -157,7 +193,7 @@ def cached(paint: Callable, version: int, *, seed: int = 0, progress: bool = Tru
                 shutil.rmtree(left, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         (work / "set").mkdir()
-        _paint_all(work / "set", paint, version, seed, 20, 20, None, progress)
+        _paint_all(work / "set", paint, version, as_drive(), seed, None, progress)
         for _ in range(3):  # another process may put its own set here at the same moment
             if intact(folder, version, seed):
                 break

@@ -1,8 +1,10 @@
-"""Fundus photographs painted by procedure, with exact vessel labels, and a whole dataset of them.
+"""Fundus photographs painted by procedure, with exact labels, and whole datasets of them.
 
 A painted eye is made in four steps: two vessel trees grow from the optic disc (`vasculature`); they are drawn
-here, as labels and as a map of how much blood lies on the line of sight; the retina behind them is painted;
-a camera looks at it (`retina`). All chance comes from one generator, so that a seed stands for an eye.
+here, as labels and as a map of how much blood lies on the line of sight; the retina behind them is painted
+(`retina`) with what is easily taken for vessels (`lesions`); a camera looks at it (`camera`). A seed stands
+for an eye, and every step has its own source of chance, so that changing one ingredient leaves the others as
+they were.
 """
 
 from __future__ import annotations
@@ -11,56 +13,82 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from skimage.morphology import skeletonize
 
 from drive_unet import embedded as _store
-from drive_unet.retina import add_distractors, aperture, background, photograph
-from drive_unet.vasculature import TIP_RADIUS, Course, Eye, course, draw_eye, grow, waves
+from drive_unet.camera import aperture, photograph
+from drive_unet.eye import AS_USUAL, Eye, Ingredients, draw_eye, waves
+from drive_unet.lesions import add_lesions
+from drive_unet.retina import background
+from drive_unet.vasculature import Course, course, grow
 
-VERSION = 2  # part of the cache key: raise it whenever the painted pixels change
-ABSORPTION = np.array([[0.05, 0.105, 0.14], [0.09, 0.14, 0.16]])  # per pixel of artery, of vein, in R, G, B
-REMAINING = np.array([0.80, 0.54, 0.74])  # share of the light, in R, G, B, that no vessel takes away
+VERSION = 3  # part of the cache key: raise it whenever the painted pixels change
+ABSORPTION = np.array([[0.07, 0.135, 0.17], [0.12, 0.18, 0.19]])  # per pixel of artery, of vein, in R, G, B
+REMAINING = np.array([0.76, 0.49, 0.70])  # share of the light, in R, G, B, that no vessel takes away
 REFLEX = (0.60, 0.35)  # strength of the central light reflex of arteries, of veins
-THINNEST = 0.56  # radius in pixels below which labels do not go, lest they fall apart
+COVERED = 0.6  # share of a vein's blood that an artery in front of it hides
+HAIRLINE = 0.74  # a vessel of a smaller radius, in pixels, is labelled as a line one pixel wide
+WALL = 0.35  # thickness in pixels of a vessel's wall, which is as good as transparent
+TIP = 0.50  # radius of the finest twigs, in pixels of a field of view 540 px across
 
 
 class Fundus(NamedTuple):
-    """One painted photograph, its exact labels, and what a second observer drew."""
+    """One painted photograph, and all that is known about it: exactly, since it was made so."""
 
     image: np.ndarray  # (H, W, 3) uint8, RGB
-    vessels: np.ndarray  # (H, W) bool, exact
+    vessels: np.ndarray  # (H, W) bool: arteries and veins
     fov: np.ndarray  # (H, W) bool
-    second_observer: np.ndarray  # (H, W) bool
+    second_observer: np.ndarray  # (H, W) bool, as a careful human would draw the vessels
+    arteries: np.ndarray  # (H, W) bool
+    veins: np.ndarray  # (H, W) bool; both where they cross
+    calibre: np.ndarray  # (H, W) float32: width in pixels of the vessel that a pixel belongs to, else 0
+    centreline: np.ndarray  # (H, W) bool, one pixel wide
+    eye: Eye  # where disc and fovea lie, in pixels of the frame
 
 
-def paint(seed: int, size: tuple[int, int] = (584, 565)) -> Fundus:
+def paint(seed: int, size: tuple[int, int] = (584, 565), mix: Ingredients = AS_USUAL) -> Fundus:
     """Paint one fundus photograph with its exact labels.
 
     Args:
         seed: any non-negative integer; the same seed gives the same pixels.
         size: (height, width) of the frame in pixels.
+        mix: strengths of the ingredients, such as ``Ingredients(lesions=0)``.
 
     Returns:
-        A `Fundus`: image (H, W, 3) uint8; vessels, fov, second_observer (H, W) bool, nothing outside the FOV.
+        A `Fundus`; its masks hold nothing outside the FOV.
+
+    Raises:
+        ValueError: if a strength is negative, or the density 0.
     """
-    rng = np.random.default_rng(seed)
+    if min(mix) < 0 or mix.density == 0:
+        raise ValueError(f"strengths of ingredients are 0 or more, and the density is more than 0: {mix}")
+    chance = np.random.default_rng(seed).spawn(7)
     size = (int(size[0]), int(size[1]))
     y, x = (np.arange(n, dtype=np.float32) + 0.5 for n in size)
     y, x = y[:, None], x[None, :]
-    eye = draw_eye(rng, size)
-    depth = aperture(rng, eye, x, y)
+    eye = draw_eye(chance[0], size, mix)
+    depth = aperture(chance[0], eye, x, y)
     fov = depth >= 0
-    vessels = course(rng, eye, grow(rng, eye))
-    blood, labels = _draw_vessels(rng, eye, vessels, size)
-    second_observer = _second_observer(rng, eye, vessels, size)
+    vessels = course(chance[1], eye, grow(chance[1], eye, mix))
+    blood, labels, calibre = _draw_vessels(chance[2], eye, vessels, size, mix)
+    second_observer = _second_observer(chance[3], eye, vessels, size)
 
-    scene = background(rng, eye, size, x, y)
-    add_distractors(rng, eye, scene, x, y)
-    blood *= np.float32(rng.uniform(0.65, 1.25) / eye.scale)
-    for c in range(3):
-        absorbed = (ABSORPTION[0, c] * blood[0] + ABSORPTION[1, c] * blood[1]).astype(np.float32)
-        scene[..., c] *= REMAINING[c] + (1 - REMAINING[c]) * np.exp(-absorbed)
-    image = photograph(rng, eye, scene, x, y, depth)
-    return Fundus(image, labels & fov, fov, second_observer & fov)
+    scene = background(chance[4], eye, size, x, y, mix)
+    add_lesions(chance[5], eye, scene, x, y, mix)
+    _add_vessels(chance[2], eye, scene, blood)
+    image = photograph(chance[6], eye, scene, x, y, depth, mix)
+    labels &= fov
+    everything = labels.any(0)
+    return Fundus(
+        image,
+        everything,
+        fov,
+        second_observer & fov,
+        *labels,
+        np.where(everything, calibre, np.float32(0)),
+        _line(vessels.points, size) & everything,
+        eye,
+    )
 
 
 def make_dataset(
@@ -88,8 +116,43 @@ def make_dataset(
         DataError: if the folder holds something already or cannot be written.
         ValueError: if so many images have no numbers in DRIVE's scheme.
     """
-    amount = {"seed": seed, "training": training, "test": test}
-    return _store.write(folder, paint, VERSION, **amount, workers=workers, progress=progress)
+    jobs = _store.as_drive(training, test)
+    return _store.write(folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress)
+
+
+def synthesize(
+    folder: str | Path,
+    images: int,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Paint any number of photographs with all that is known about them, in plain folders.
+
+    Written are ``images``, ``labels`` and ``fov``, which `drive_unet.locate.find_labelled` reads; beside them
+    ``second_observer``, ``arteries_veins`` (red and blue, crossings green), ``centreline``, ``calibre`` (16
+    bits, hundredths of a pixel) and ``eyes`` (JSON: where disc and fovea lie, in pixels). A longer set begins
+    with the shorter one of the same seed.
+
+    Args:
+        folder: where to; it must not exist or be empty. It appears complete or not at all.
+        images: how many.
+        seed: of the whole set; the same seed gives the same pixels, whatever `workers` is.
+        workers: threads; None takes the number of cores, at most 8.
+        progress: show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: if the folder holds something already or cannot be written.
+        ValueError: if `images` is less than 1.
+    """
+    if images < 1:
+        raise ValueError(f"images={images}: ask for one or more")
+    jobs = _store.plainly(images)
+    return _store.write(folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress)
 
 
 def embedded(seed: int = 0, progress: bool = True) -> Path:
@@ -111,31 +174,54 @@ def embedded(seed: int = 0, progress: bool = True) -> Path:
     return _store.cached(paint, VERSION, seed=seed, progress=progress)
 
 
-def _draw_vessels(rng, eye: Eye, vessels: Course, size) -> tuple[np.ndarray, np.ndarray]:
-    """Blood on the line of sight in arteries and veins (2, H, W) float32, in pixels, and labels (H, W) bool.
+def _draw_vessels(rng, eye: Eye, vessels: Course, size, mix: Ingredients):
+    """Blood on the line of sight, labels, and the vessels' widths.
 
-    A vessel is a cylinder; one thinner than a pixel is spread over a pixel and thinned accordingly.
+    A vessel is a cylinder of blood in a transparent wall, to whose outside observers draw; a column of blood
+    thinner than a pixel is spread over a pixel and thinned accordingly.
+
+    Returns:
+        Blood in arteries and veins (2, H, W) float32, in pixels; labels of both (2, H, W) bool; the width
+        (H, W) float32 in pixels of the vessel that is nearest.
     """
     s, points = eye.scale, vessels.points
     # vessels lie at changing depths; thin ones fade, and in places all but vanish
-    thinness = np.exp(-(vessels.radius / s - TIP_RADIUS) / 0.9)
+    thinness = np.exp(-(vessels.radius / s - TIP) / 0.9)
     redness = 0.55 * waves(rng, points, 90 * s)[:, 0] + 0.35 * waves(rng, points, 30 * s)[:, 0]
-    redness = np.maximum(1 - 0.1 * thinness + (0.2 + 0.8 * thinness) * redness, 0.12)
+    redness = 1 + mix.fading * (-0.1 * thinness + (0.2 + 0.8 * thinness) * redness)
+    redness = np.maximum(redness, 0.12)
+    shine = mix.reflex * rng.uniform(0.4, 1.6)  # a young eye's more than an old one's
     blood = np.zeros((2, *size), np.float32)
-    labels = np.zeros(size, bool)
-    for kind in (0, 1):
+    labels = np.zeros((2, *size), bool)
+    calibre = np.zeros(size, np.float32)
+    for kind in (1, 0):  # arteries mostly pass in front
         mine = np.flatnonzero(vessels.kind == kind)
         drawn = np.maximum(vessels.radius[mine], 1.1)
-        wall, which = _stamp(points[mine], drawn, size)
-        near = np.isfinite(wall)
-        wall, which = wall[near], which[near]
-        radius, true = drawn[which], vessels.radius[mine][which]
-        labels[near] |= wall + radius <= np.maximum(true, THINNEST)
-        across = np.clip((wall + radius) / radius, 0, 1)  # 0 on the centreline, 1 at the wall
-        chord = 2 * radius * np.sqrt(1 - across**2) * np.minimum(1, (true + 0.06) / radius) ** 2
-        reflex = REFLEX[kind] * np.exp(-(across**2) / 0.07) * np.clip((true / s - 1.5) / 1.2, 0, 1)
-        blood[kind][near] = chord * (1 - reflex) * redness[mine][which]
-    return blood, labels
+        beyond, which = _stamp(points[mine], drawn, size)
+        near = np.isfinite(beyond)
+        which = which[near]
+        from_centreline, true = beyond[near] + drawn[which], vessels.radius[mine][which]
+        labels[kind][near] = from_centreline <= np.maximum(true, HAIRLINE)
+        labels[kind] = _with_hairlines(labels[kind], near, true > HAIRLINE)
+        calibre[near] = np.where(labels[kind][near] | (calibre[near] == 0), 2 * true, calibre[near])
+        column = true - WALL * np.clip((true - 0.8) / 1.0, 0, 1)
+        radius = np.maximum(column, 1.1)
+        across = np.clip(from_centreline / radius, 0, 1)  # 0 on the centreline, 1 at the wall
+        chord = 2 * radius * np.sqrt(1 - across**2) * np.minimum(1, (column + 0.06) / radius) ** 2
+        reflex = shine * REFLEX[kind] * np.exp(-(across**2) / 0.07) * np.clip((true / s - 1.2) / 1.2, 0, 1)
+        if kind == 0:
+            blood[1][near] *= 1 - COVERED * np.clip(1.5 * (1 - across), 0, 1) * np.minimum(1, true)
+        blood[kind][near] = chord * (1 - np.minimum(reflex, 0.95)) * redness[mine][which]
+    return blood, labels, calibre
+
+
+def _add_vessels(rng, eye: Eye, scene: np.ndarray, blood: np.ndarray) -> None:
+    """Take out of `scene` (H, W, 3) what the `blood` (2, H, W), in pixels, absorbs (Beer and Lambert)."""
+    blood = blood * np.float32(rng.uniform(0.80, 1.45) / eye.scale)
+    absorption = ABSORPTION * rng.lognormal(0, [0.35, 0.08, 0.08])
+    for c in range(3):
+        absorbed = (absorption[0, c] * blood[0] + absorption[1, c] * blood[1]).astype(np.float32)
+        scene[..., c] *= REMAINING[c] + (1 - REMAINING[c]) * np.exp(-absorbed)
 
 
 def _second_observer(rng, eye: Eye, vessels: Course, size) -> np.ndarray:
@@ -146,8 +232,24 @@ def _second_observer(rng, eye: Eye, vessels: Course, size) -> np.ndarray:
     width = radius * (1 + 0.15 * waves(rng, points, 40 * s)[:, 0]) + s * rng.normal(0.05, 0.1)
     seen = radius > s * (0.76 + 0.24 * carelessness * waves(rng, points, 70 * s)[:, 0])
     moved = points + s * carelessness * shift
-    wall, _ = _stamp(moved[seen], np.maximum(width[seen], 0.62), size)
-    return wall <= 0
+    wall, which = _stamp(moved[seen], np.maximum(width[seen], HAIRLINE), size)
+    return _with_hairlines(wall <= 0, np.ones(size, bool), (width[seen] > HAIRLINE)[which].ravel())
+
+
+def _with_hairlines(drawn: np.ndarray, near: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """Thin what is `drawn` (H, W) to lines one pixel wide, except at the pixels `near` that are `wide`."""
+    kept = np.zeros(drawn.shape, bool)
+    kept[near] = wide
+    return (drawn & kept) | skeletonize(drawn)
+
+
+def _line(points: np.ndarray, size) -> np.ndarray:
+    """The line (H, W) bool, one pixel wide, through points (M, 2) x, y that lie half a pixel apart."""
+    column, row = np.floor(points).astype(int).T
+    inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
+    line = np.zeros(size, bool)
+    line[row[inside], column[inside]] = True
+    return skeletonize(line)
 
 
 def _stamp(points: np.ndarray, radius: np.ndarray, size) -> tuple[np.ndarray, np.ndarray]:

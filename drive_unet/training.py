@@ -297,11 +297,7 @@ class _Stream(Dataset):
     """
 
     def __init__(self, train: DRIVEDataset, length: int, seed: int) -> None:
-        rounds = -(-length // len(train))
-        shuffle = torch.Generator().manual_seed(seed)
-        self.order = torch.cat([torch.randperm(len(train), generator=shuffle) for _ in range(rounds)])[
-            :length
-        ]
+        self.order = train.order(length, seed)
         self.train, self.seed = train, seed
 
     def __len__(self) -> int:

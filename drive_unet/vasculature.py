@@ -1,6 +1,6 @@
-"""The lay of one eye, and its arteries and veins: two trees that grow from the optic disc.
+"""The arteries and veins of one eye: two trees that grow from the optic disc.
 
-Lengths are in pixels of a field of view 540 px across (that of DRIVE); `Eye.scale` converts to the frame.
+Lengths are in pixels of a field of view 540 px across, as everywhere in the painter; see `drive_unet.eye`.
 """
 
 from __future__ import annotations
@@ -9,34 +9,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from drive_unet.eye import AS_USUAL, Eye, Ingredients, waves
+
 STEP = 4.0  # length of a growth step
-REACH = 1.04  # vessels grow to this multiple of the field of view's radius, and are cut by it later
-STAGES = (86.0, 47.0, 26.0)  # spacing of the points to be supplied, from the first branches to the last
+REACH = 1.25  # vessels grow to this multiple of the field of view's radius, which cuts them off
+STAGES = (86.0, 48.0, 25.0)  # spacing of the points to be supplied, from the first branches to the last
 SIGHT = (np.inf, 3.0, 2.2)  # farther from any vessel than this many spacings, a point goes without, by stage
 ARRIVED = 0.45  # nearer than this many spacings, a point is supplied
-INERTIA = 0.9  # how strongly a growing tip keeps its direction
-UNREST = 0.30  # random change of direction at each step
-BACKWARDS = 0.9  # extra cost of leaving a vessel against its flow
-SHORTEST = 5  # twigs of fewer steps are taken away again
-FOVEAL_ZONE = 36.0  # radius around the fovea without vessels
-ARTERY_RADIUS, VEIN_RADIUS = 3.3, 4.2  # of the thickest trunk
-TIP_RADIUS = 0.50
+INERTIA = 1.1  # how strongly a growing tip keeps its direction
+CURRENT = 0.30  # how strongly it follows the eye's own lines: to the fovea, and away from the disc
+UNREST = 0.24  # random change of direction at each step
+BACKWARDS = 1.2  # extra cost of leaving a vessel against its flow
+SHORTEST = 8  # twigs of fewer steps are taken away again
+FOVEAL_ZONE = 34.0  # radius around the fovea without vessels
+MACULA = 105.0  # radius around the fovea in which vessels run towards it
+VEIN_RADIUS, ARTERY_TO_VEIN = 4.7, 2 / 3  # of the thickest trunk; arteries are two thirds as wide
 MURRAY = 3.0  # r_parent ** 3 == sum(r_child ** 3)
 LEAK = 0.02  # blood lost per pixel to branches below the camera's resolution, in units of one tip's
-
-
-class Eye(NamedTuple):
-    """Where things lie in one eye, as (x, y) in pixels of the frame, and what varies from eye to eye."""
-
-    scale: float  # pixels of this frame to a pixel of a 565 px wide one
-    centre: np.ndarray  # of the field of view
-    radius: float  # of the field of view
-    side: float  # +1: the fovea lies to the right of the disc, -1: to the left
-    disc: np.ndarray
-    disc_radius: float
-    fovea: np.ndarray
-    tortuosity: float  # amplitude of the windings, 1 is usual
-    density: float  # 1 is usual, more brings more and wider vessels
 
 
 class Trees(NamedTuple):
@@ -56,38 +45,7 @@ class Course(NamedTuple):
     kind: np.ndarray  # (M,) int, 0 artery, 1 vein
 
 
-def draw_eye(rng: np.random.Generator, size: tuple[int, int]) -> Eye:
-    """Draw by lot where the disc and the fovea lie in a frame of (height, width), left or right eye."""
-    height, width = size
-    scale = min(width / 565.0, height / 584.0)
-    centre = np.array([width / 2 + scale * rng.uniform(-5, 1), height / 2 + scale * rng.uniform(5, 8)])
-    side = float(rng.choice([-1.0, 1.0]))
-    eccentricity = rng.uniform(170, 225) if rng.random() < 0.85 else rng.uniform(90, 150)
-    disc = centre + scale * np.array([-side * eccentricity, rng.uniform(-38, 12)])
-    return Eye(
-        scale=scale,
-        centre=centre,
-        radius=scale * rng.uniform(268.3, 269.5),
-        side=side,
-        disc=disc,
-        disc_radius=scale * rng.uniform(32, 41),
-        fovea=disc + scale * np.array([side * rng.uniform(190, 215), rng.uniform(10, 32)]),
-        tortuosity=float(rng.lognormal(-0.1, 0.4)),
-        density=float(np.clip(rng.normal(1.02, 0.15), 0.75, 1.35)),
-    )
-
-
-def waves(rng: np.random.Generator, xy: np.ndarray, wavelength: float, terms: int = 7) -> np.ndarray:
-    """Return a smooth random displacement (N, 2) of unit strength at xy (N, 2): a sum of plane waves."""
-    angle, phase = rng.uniform(0, 2 * np.pi, (2, terms, 2))
-    number = 2 * np.pi / (wavelength * rng.uniform(0.7, 1.5, (terms, 2)))
-    total = np.zeros_like(xy)
-    for n, a, p in zip(number, angle, phase, strict=True):
-        total += np.sin(xy[:, :1] * (n * np.cos(a)) + xy[:, 1:] * (n * np.sin(a)) + p)
-    return total * np.sqrt(2 / terms)
-
-
-def grow(rng: np.random.Generator, eye: Eye) -> Trees:
+def grow(rng: np.random.Generator, eye: Eye, mix: Ingredients = AS_USUAL) -> Trees:
     """Grow an artery tree and a vein tree from the disc over the whole field of view, around the fovea.
 
     Guided trunks come first; then space colonisation (Runions et al., 2007, "Modeling trees with a space
@@ -99,6 +57,8 @@ def grow(rng: np.random.Generator, eye: Eye) -> Trees:
     for stage, spacing in enumerate(STAGES):
         spacing *= eye.scale / eye.density ** (0.9 if stage else 0.4)
         points = _supply_points(rng, eye, spacing)
+        if stage == len(STAGES) - 1:
+            points = points[rng.random(len(points)) < mix.twigs]
         wants = rng.integers(0, 2, len(points))
         best = np.full(len(points), np.inf)  # cost and index of the node that would supply each point
         which = np.zeros(len(points), int)
@@ -124,10 +84,13 @@ def grow(rng: np.random.Generator, eye: Eye) -> Trees:
             sources, group = np.unique(which, return_inverse=True)
             pull = np.zeros((len(sources), 2))
             np.add.at(pull, group.ravel(), _unit(points - xy[which]))
-            pull = _unit(pull) + INERTIA * heading[sources] + rng.normal(0, UNREST, pull.shape)
-            pull = _unit(pull)
+            pull = _unit(pull) + INERTIA * heading[sources] + CURRENT * _current(eye, xy[sources])
+            pull = _unit(pull + rng.normal(0, UNREST, pull.shape))
             # rounded, so that the last bits, in which platforms differ, do not decide where a vessel goes
             new = np.round((xy[sources] + STEP * eye.scale * pull) * 1024) / 1024
+            free = np.hypot(*(new - eye.fovea).T) > 0.7 * FOVEAL_ZONE * eye.scale
+            children[sources[~free]] = 3
+            new, pull, sources = new[free], pull[free], sources[free]
             fresh = len(xy)
             children[sources] += 1
             xy, heading = np.vstack([xy, new]), np.vstack([heading, pull])
@@ -149,7 +112,8 @@ def course(rng: np.random.Generator, eye: Eye, trees: Trees) -> Course:
     for _ in range(3):
         xy = np.where(through[:, None], 0.5 * xy + 0.25 * (xy[parent] + xy[child]), xy)
     s = eye.scale
-    xy = xy + eye.tortuosity * s * (2.6 * waves(rng, xy, 75 * s) + 1.0 * waves(rng, xy, 28 * s))
+    windings = 2.6 * waves(rng, xy, 75 * s) + waves(rng, xy, 28 * s) + 0.45 * waves(rng, xy, 15 * s)
+    xy = xy + eye.tortuosity * s * windings
     node = np.flatnonzero(parent >= 0)
     start, end = xy[parent[node]], xy[node]
     pieces = np.maximum(np.ceil(np.hypot(*(end - start).T) / 0.5).astype(int), 1)
@@ -161,6 +125,13 @@ def course(rng: np.random.Generator, eye: Eye, trees: Trees) -> Course:
         radius[parent[node]], 1.2 * last
     )  # a thin branch is thin where it leaves a thick vessel
     return Course(points, first[owner] + t * (last - first)[owner], trees.kind[node][owner])
+
+
+def _current(eye: Eye, xy: np.ndarray) -> np.ndarray:
+    """The direction (N, 2) that vessels tend to at xy (N, 2): to the fovea around it, else from the disc."""
+    to_fovea = eye.fovea - xy
+    near = np.exp(-((np.hypot(*to_fovea.T) / (MACULA * eye.scale)) ** 4))[:, None]
+    return near * _unit(to_fovea) + (1 - near) * _unit(xy - eye.disc)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -177,25 +148,26 @@ def _trunk(rng, eye: Eye, start, first, last, turn, length, meander) -> np.ndarr
     angle += meander * np.sin(2 * np.pi * (s / rng.uniform(70, 150) + rng.random())) * np.minimum(1, s / 60)
     path = start + eye.scale * STEP * np.stack([eye.side * np.cos(angle), np.sin(angle)], 1).cumsum(0)
     inside = np.hypot(*(path - eye.centre).T) < REACH * eye.radius
+    inside &= np.hypot(*(path - eye.fovea).T) > FOVEAL_ZONE * eye.scale
     return path if inside.all() else path[: int(np.argmin(inside))]
 
 
 def _trunks(rng, eye: Eye) -> list[tuple[int, np.ndarray, int, int]]:
     """The first vessels as (kind, path, index of the parent trunk or -1, step on the parent).
 
-    An artery and a vein for the upper and the lower arcade and for either nasal quadrant, and branches from
-    the arcades towards the periphery.
+    An artery and a vein for the upper and the lower arcade, and their branches: to either nasal quadrant, to
+    the macula, and from the arcades towards the periphery.
     """
     trunks = []
-    hilum = rng.uniform(-15, -3)  # where the vessels enter, nasal of the disc's middle
+    # where arteries and veins come through the disc, nasal of its middle
+    hila = rng.uniform(-13, 1) + rng.uniform(-7, 7, 2)
     for up in (-1.0, 1.0):
-        first, last = up * rng.uniform(1.1, 1.4), up * rng.uniform(-0.22, 0.25)
-        nasal, turn = up * rng.uniform(1.7, 2.3), rng.uniform(95, 150)
+        first, last = up * rng.uniform(1.15, 1.55), up * rng.uniform(-0.3, 0.25)
+        nasal, turn = up * rng.uniform(1.7, 2.3), rng.uniform(105, 170)
         wider = rng.integers(0, 2)  # which of the pair runs outside the other
         for kind in (0, 1):
             outside = kind == wider
-            start = np.array([eye.side * (hilum + rng.uniform(-4, 4)), up * rng.uniform(-5, 1)])
-            start = eye.disc + eye.scale * start
+            start = eye.disc + eye.scale * np.array([eye.side * hila[kind], up * rng.uniform(-5, 1)])
             begin, finish = first + up * (0.13 if outside else -0.13), last + up * rng.normal(0, 0.1)
             bend = turn * (1.0 if outside else rng.uniform(0.72, 0.92))
             long, winding = rng.uniform(300, 520), rng.uniform(0.08, 0.28)
@@ -216,7 +188,13 @@ def _trunks(rng, eye: Eye) -> list[tuple[int, np.ndarray, int, int]]:
                     )
             begin, finish = nasal + rng.normal(0, 0.18), nasal + up * rng.uniform(-0.3, 0.7)
             long, winding = rng.uniform([120, 0.05], [320, 0.25])
-            trunks.append((kind, _trunk(rng, eye, start, begin, finish, 80, long, winding), -1, 0))
+            at = int(rng.integers(0, 6))  # the nasal branch leaves the arcade on the disc
+            trunks.append((kind, _trunk(rng, eye, arcade[at], begin, finish, 80, long, winding), stem, at))
+            if rng.random() < 0.6:  # a small vessel straight to the macula
+                at, begin = int(rng.integers(1, 10)), up * rng.uniform(0.3, 0.9)
+                long, winding = rng.uniform([60, 0.05], [130, 0.3])
+                macular = _trunk(rng, eye, arcade[at], begin, up * rng.uniform(-0.1, 0.3), 50, long, winding)
+                trunks.append((kind, macular, stem, at))
     return trunks
 
 
@@ -242,7 +220,7 @@ def _supply_points(rng, eye: Eye, spacing: float) -> np.ndarray:
     i, j = np.meshgrid(np.arange(-n, n + 1), np.arange(-n, n + 1))
     grid = np.stack([i + 0.5 * (j % 2), j * 0.866], -1).reshape(-1, 2) * spacing
     points = eye.centre + grid + rng.uniform(-0.42, 0.42, grid.shape) * spacing
-    keep = np.hypot(*(points - eye.centre).T) < 1.01 * eye.radius
+    keep = np.hypot(*(points - eye.centre).T) < (REACH - 0.03) * eye.radius
     keep &= np.hypot(*(points - eye.fovea).T) > FOVEAL_ZONE * eye.scale
     keep &= np.hypot(*(points - eye.disc).T) > 1.5 * eye.disc_radius
     return points[keep]
@@ -272,7 +250,6 @@ def _radii(parent, kind, eye: Eye) -> np.ndarray:
     for i in range(len(parent) - 1, -1, -1):
         if parent[i] >= 0:
             flow[parent[i]] += flow[i]
-    thickest = np.where(kind == 0, ARTERY_RADIUS, VEIN_RADIUS) * eye.density**0.45
+    thickest = VEIN_RADIUS * np.where(kind == 0, ARTERY_TO_VEIN, 1) * eye.density**0.45
     greatest = np.array([flow[kind == k].max() for k in (0, 1)])[kind]
-    gain = (thickest**MURRAY - TIP_RADIUS**MURRAY) / greatest
-    return eye.scale * (TIP_RADIUS**MURRAY + gain * flow) ** (1 / MURRAY)
+    return eye.scale * thickest * (flow / greatest) ** (1 / MURRAY)

@@ -32,9 +32,9 @@ TEST = (
 
 # A module imports only from those before it: the way of the data.
 ORDER = """
-errors embedded vasculature retina synthetic archives pairing locate fov preprocessing decoding data
-augmentation models losses pixels metrics overlays charts curves pictures plots inference tables evaluation
-provenance training presets scoring commands explorer exercises cli __main__
+errors embedded eye vasculature retina lesions camera synthetic archives pairing locate fov preprocessing
+decoding data streaming augmentation models losses pixels metrics overlays charts curves pictures plots
+inference tables evaluation provenance training presets scoring commands explorer eye_explorer exercises cli __main__
 """.split()
 
 
