@@ -29,7 +29,9 @@ VIEWS: dict[str, str] = {
 #: The ingredients with a slider: least, greatest, step.
 SLIDERS: dict[str, tuple[float, float, float]] = {
     "density": (0.75, 1.35, 0.05),
-    **dict.fromkeys(("tortuosity", "twigs", "reflex", "choroid", "lesions", "light"), (0.0, 2.0, 0.25)),
+    "tortuosity": (0.0, 2.0, 0.25),
+    "twigs": (0.0, 1.0, 0.25),  # as usual means all that there is room for
+    **dict.fromkeys(("reflex", "choroid", "lesions", "light"), (0.0, 2.0, 0.25)),
 }
 SEEDS = 50
 SIZE = (438, 424)  # three quarters of DRIVE's frame
@@ -70,7 +72,7 @@ def draw_eye_view(
     """
     if view not in VIEWS:
         raise ValueError(f"There is no view {view!r}; choose one of {', '.join(VIEWS)}.")
-    fundus = _painted(seed, size, mix)
+    fundus = _painted(seed, tuple(size), mix)
     if view == "photograph":
         return fundus.image.copy()
     picture = subdue(fundus.image)
@@ -167,4 +169,4 @@ def explore_eye(
         raise ValueError(f"There is no view {view!r}; choose one of {', '.join(VIEWS)}.")
     if seed < 0:
         raise ValueError(f"seed={seed}: an eye's seed is 0 or more")
-    return EyeExplorer(seed, view, (int(size[0]), int(size[1])), continuous=continuous, width=width)
+    return EyeExplorer(seed, view, tuple(size), continuous=continuous, width=width)

@@ -104,12 +104,14 @@ class _Eyes(Sequence):
             self._start()
         if index not in self.ready:
             self.ready[index] = self.pool.submit(self._paint, index)
-        ahead = index + self.at_once  # takes its place when all here have given their patches
-        ahead = ahead if ahead < len(self) else index % self.at_once
-        if ahead not in self.ready and sum(not eye.done() for eye in self.ready.values()) < self.threads:
+        stretch = index // self.at_once
+        following = (stretch + 1) % -(-len(self) // self.at_once)
+        ahead = following * self.at_once + index % self.at_once  # takes its place in the next stretch
+        busy = sum(not eye.done() for eye in self.ready.values())
+        if ahead < len(self) and ahead not in self.ready and busy < self.threads:
             self.ready[ahead] = self.pool.submit(self._paint, ahead)
-        wanted = {index // self.at_once, ahead // self.at_once}
-        self.ready = {eye: painted for eye, painted in self.ready.items() if eye // self.at_once in wanted}
+        for eye in [eye for eye in self.ready if eye // self.at_once not in (stretch, following)]:
+            self.ready.pop(eye).cancel()
         return self.ready[index].result()
 
     def _paint(self, eye: int) -> Photograph:

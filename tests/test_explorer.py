@@ -1,4 +1,4 @@
-"""The explorer: what it draws, and that its controls change the picture, quickly."""
+"""The explorers: what they draw, and that their controls change the picture, quickly."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from drive_unet import metrics
+from drive_unet import eye_explorer, metrics
 from drive_unet.explorer import LAYERS, draw, encode, explore
+from drive_unet.eye import AS_USUAL, Ingredients
+from drive_unet.eye_explorer import ARTERIES, SLIDERS, VEINS, VIEWS, draw_eye_view, explore_eye
 from drive_unet.overlays import COLOURS, FOUND, rgb
+from drive_unet.synthetic import paint
 
 H, W = 120, 100
+SMALL = 200, 194  # a frame for a painted eye
 
 
 @pytest.fixture
@@ -236,3 +240,108 @@ def test_large_photographs_are_thinned_to_the_screen():
     assert pixels(explorer).shape == (1500, 1000, 3)
     explorer.zoom.value = 4
     assert pixels(explorer).shape == (1500, 1000, 3)
+
+
+# ---------------------------------------------------------------------- painted eyes
+
+
+@pytest.fixture(scope="module")
+def fundus():
+    return paint(3, SMALL)
+
+
+@pytest.fixture
+def eye():
+    return explore_eye(3, size=SMALL)
+
+
+def has(picture, colour):
+    return (picture == rgb(colour)).all(axis=-1)
+
+
+def test_the_views_of_an_eye_have_their_colours(fundus):
+    np.testing.assert_array_equal(draw_eye_view(3, size=SMALL), fundus.image)
+    rim = has(draw_eye_view(3, "vessels", size=SMALL), "#8C8C8C")
+    assert rim.any()
+    assert not (rim & ~fundus.fov).any()
+    picture = draw_eye_view(3, "vessels", size=SMALL)
+    np.testing.assert_array_equal(has(picture, ARTERIES), fundus.arteries & ~rim)
+    np.testing.assert_array_equal(has(picture, VEINS), fundus.veins & ~fundus.arteries & ~rim)
+    picture = draw_eye_view(3, "observers", size=SMALL)
+    first, second = fundus.vessels & ~rim, fundus.second_observer & ~rim
+    np.testing.assert_array_equal(has(picture, COLOURS["TP"]), first & second)
+    np.testing.assert_array_equal(has(picture, COLOURS["FP"]), second & ~first)
+    np.testing.assert_array_equal(has(picture, COLOURS["FN"]), first & ~second)
+
+
+def test_an_eye_is_drawn_from_numbers_alone():
+    more = Ingredients(lesions=2)
+    picture = draw_eye_view(4, mix=more, size=SMALL)
+    assert picture.shape == (*SMALL, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture, paint(4, SMALL, more).image)
+    picture[:] = 0
+    assert draw_eye_view(4, mix=more, size=SMALL).any(), "a picture is the caller's own"
+
+
+def test_a_view_of_an_eye_that_does_not_exist_is_refused():
+    for call in (draw_eye_view, explore_eye):
+        with pytest.raises(ValueError, match="no view 'heat'; choose one of photograph"):
+            call(view="heat")
+    with pytest.raises(ValueError, match="seed=-1"):
+        explore_eye(-1)
+
+
+def test_the_eye_explorer_is_a_plain_box_with_a_jpeg(eye):
+    assert isinstance(eye, ipywidgets.VBox)
+    assert eye._model_name == "VBoxModel", "a front end needs no extension"
+    assert pixels(eye).shape == (*SMALL, 3)
+    assert [key for _, key in eye.view.options] == list(VIEWS)
+    assert not any(slider.continuous_update for slider in (eye.seed, *eye.strengths.values()))
+    assert "Output" not in {type(child).__name__ for child in eye.children}
+    assert explore_eye(77, size=SMALL).seed.value == 77, "beyond the slider's usual end"
+
+
+def test_the_eye_explorer_starts_with_the_usual_ingredients(eye):
+    assert set(eye.strengths) == set(SLIDERS) <= set(Ingredients._fields)
+    assert all(slider.value == AS_USUAL._asdict()[name] for name, slider in eye.strengths.items())
+    assert eye.picture.value == encode(draw_eye_view(3, size=SMALL))
+
+
+@pytest.mark.parametrize("name", list(SLIDERS))
+def test_each_ingredient_changes_the_eye_and_can_be_taken_back(eye, name):
+    before = eye.picture.value
+    for end in {*SLIDERS[name][:2]} - {1.0}:
+        eye.strengths[name].value = end
+        assert eye.picture.value != before
+        mix = AS_USUAL._replace(**{name: end})
+        assert eye.picture.value == encode(draw_eye_view(3, mix=mix, size=SMALL))
+    eye.strengths[name].value = 1
+    assert eye.picture.value == before
+
+
+def test_another_seed_is_another_eye(eye):
+    before, line = eye.picture.value, eye.line.value
+    eye.seed.value = 4
+    assert eye.picture.value != before
+    assert eye.line.value != line
+
+
+def test_another_view_paints_nothing_afresh(eye):
+    assert eye.legend.value == ""
+    painted, before = eye_explorer._painted.cache_info().misses, eye.picture.value
+    legends = set()
+    for view in ("vessels", "observers"):
+        eye.view.value = view
+        assert eye.picture.value != before
+        legends.add(eye.legend.value)
+    assert eye_explorer._painted.cache_info().misses == painted
+    assert any(ARTERIES in legend and VEINS in legend for legend in legends)
+    assert any(all(colour in legend for colour in COLOURS.values()) for legend in legends)
+
+
+def test_the_eyes_line_says_how_much_is_vessel_and_how_far_observers_agree(eye, fundus):
+    counts = metrics.confusion(fundus.second_observer, fundus.vessels, fundus.fov)
+    share = 100 * fundus.vessels[fundus.fov].mean()
+    assert f"<b>{share:.1f} %</b>" in eye.line.value
+    assert f"Dice is <b>{counts.dice:.3f}</b>" in eye.line.value

@@ -34,7 +34,8 @@ TEST = (
 ORDER = """
 errors embedded eye vasculature retina lesions camera synthetic archives pairing locate fov preprocessing
 decoding data streaming augmentation models losses pixels metrics overlays charts curves pictures plots
-inference tables evaluation provenance training presets scoring commands explorer eye_explorer exercises cli __main__
+inference tables evaluation provenance training presets scoring commands explorer eye_explorer exercises cli
+__main__
 """.split()
 
 
