@@ -1,4 +1,4 @@
-"""The painter and its datasets: anatomy, statistics, ingredients, layout, encodings, repeatability, damage."""
+"""The painter and its datasets: anatomy, statistics, ingredients, encodings, repeatability, damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
-from skimage.morphology import skeletonize
 
 from drive_unet import DRIVEDataset, overlays, synthetic, vasculature
 from drive_unet import embedded as store
@@ -65,6 +64,12 @@ def sketch(seed: int) -> Fundus:
 @pytest.fixture(scope="module")
 def eyes() -> list[Fundus]:
     return [paint(seed) for seed in range(10)]
+
+
+@pytest.fixture(scope="module")
+def measured(eyes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Widths and centrelines of the eyes' vessels, measured on the labels."""
+    return [overlays.calibre(eye.vessels) for eye in eyes]
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +188,9 @@ def test_density_as_in_drive(eyes):
     assert abs(densities.mean() - 0.125) < 0.015
 
 
-def test_some_vessels_are_one_pixel_wide(eyes):
+def test_some_vessels_are_one_pixel_wide(measured):
     """Observers draw the finest twigs so; without them the set would be easier than it looks."""
-    shares = []
-    for eye in eyes:
-        width, centreline = overlays.calibre(eye.vessels)
-        shares.append((width[centreline] < 1.5).mean())
+    shares = [(width[centreline] < 1.5).mean() for width, centreline in measured]
     assert 0.02 < min(shares) and max(shares) < 0.3, shares
     assert 0.05 < np.mean(shares) < 0.2
 
@@ -292,13 +294,13 @@ def test_arteries_and_veins_make_up_the_vessels(eyes):
         assert np.array_equal(eye.arteries | eye.veins, eye.vessels)
 
 
-def test_centreline_is_thin_and_in_the_vessels(eyes):
-    for eye in eyes:
+def test_centreline_is_thin_and_in_the_vessels(eyes, measured):
+    for eye, (_, skeleton) in zip(eyes, measured, strict=True):
         line = eye.centreline
         assert not (line & ~eye.vessels).any()
         blocks = line[1:, 1:] & line[:-1, 1:] & line[1:, :-1] & line[:-1, :-1]
         assert blocks.sum() < 0.004 * line.sum()
-        assert line.sum() == pytest.approx(skeletonize(eye.vessels).sum(), rel=0.15)
+        assert line.sum() == pytest.approx(skeleton.sum(), rel=0.15)
 
 
 def test_centreline_and_calibre_give_the_vessels_back(eyes):
@@ -320,13 +322,12 @@ def test_centreline_is_unbroken(eyes):
         assert lines <= vessels + 5
 
 
-def test_calibre_is_positive_in_vessels_alone_and_as_measured_there(eyes):
-    for eye in eyes:
+def test_calibre_is_positive_in_vessels_alone_and_as_measured_there(eyes, measured):
+    for eye, (width, _) in zip(eyes, measured, strict=True):
         assert np.array_equal(eye.calibre > 0, eye.vessels)
-        measured, _ = overlays.calibre(eye.vessels)
-        wide = eye.centreline & (measured > 3)
+        wide = eye.centreline & (width > 3)
         assert wide.sum() > 1000
-        assert np.median(np.abs(eye.calibre - measured)[wide]) < 1
+        assert np.median(np.abs(eye.calibre - width)[wide]) < 1
         arteries, veins = eye.calibre[eye.arteries & ~eye.veins], eye.calibre[eye.veins & ~eye.arteries]
         assert arteries.max() < veins.max() and np.median(arteries) < np.median(veins)
 
@@ -380,7 +381,8 @@ def test_what_ingredients_do_to_the_picture(usual):
         return np.abs(image - ndimage.gaussian_filter(image, 1))[usual.fov & ~usual.vessels].mean()
 
     now = usual.image[..., 1].astype(float)
-    assert now[~usual.fov].std() > 2 * green(noise=0)[~usual.fov].std()
+    dark = ndimage.binary_erosion(~usual.fov, iterations=8)
+    assert now[dark].std() > 1.25 * green(noise=0)[dark].std()
     assert roughness(green(noise=0)) < roughness(now) < roughness(green(noise=2))
     assert roughness(green(noise=0, blur=2)) < roughness(green(noise=0)) < roughness(green(noise=0, blur=0))
     thick = usual.centreline & (usual.calibre > 0.7 * usual.calibre.max())
@@ -562,7 +564,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers_and_other_for_another_
 def test_a_plain_set_is_found_with_labels_and_fields_of_view(plain, plain_eyes):
     found = find_labelled(plain)
     assert (found.kind, found.test) == ("own", ())
-    assert [pair.name for pair in found.training] == ["000001", "000002"]
+    assert [pair.name for pair in found.training] == ["01", "02"]
     photographs = DRIVEDataset.from_pairs(found.training)
     for eye, photograph, vessels, fov in zip(
         plain_eyes, photographs, photographs.vessels, photographs.fovs, strict=True
