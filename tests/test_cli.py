@@ -12,14 +12,15 @@ import pytest
 from builders import SIZE, disc, grey, photograph, tree, write_drive
 from PIL import Image
 
-from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
+from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment, synthetic
 from drive_unet import cli as command_line
 from drive_unet.cli import main
+from drive_unet.embedded import image_seed
 from drive_unet.pairing import match
 from drive_unet.presets import Preset
-from drive_unet.synthetic import make_dataset
+from drive_unet.synthetic import make_dataset, paint
 
-COMMANDS = ("demo", "train", "evaluate", "predict")
+COMMANDS = ("demo", "train", "evaluate", "predict", "synthesize")
 TINY = Preset("for tests", network={"widths": (8, 8)}, steps=3, batch_size=2, patch_size=32)
 LETTERS = "abcd"
 
@@ -99,6 +100,8 @@ def contents(folder):
 def test_version_and_help(capsys):
     cases = [("--version", __version__), ("--help", "predict"), ("demo --help", "--steps N")]
     cases += [("train --help", preset) for preset in ("laptop", "gpu", "best")]
+    cases += [("--help", f"\n    {command}") for command in COMMANDS]
+    cases += [(f"{command} --help", f"usage: drive-unet {command}") for command in COMMANDS]
     for argument, expected in cases:
         with pytest.raises(SystemExit) as stopped:
             main(argument.split())
@@ -110,7 +113,7 @@ def test_version_and_help(capsys):
 def test_help_loads_neither_torch_nor_matplotlib():
     code = (
         "import sys, drive_unet.cli as cli\n"
-        "for words in (['--version'], ['train', '--help'], ['evaluate', '--help'], ['predict', '--help']):\n"
+        f"for words in (['--version'], *([command, '--help'] for command in {COMMANDS})):\n"
         "    try: cli.main(words)\n"
         "    except SystemExit: pass\n"
         "print(sorted({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
@@ -144,6 +147,11 @@ def test_python_m_drive_unet_is_the_same():
         "predict --out x",
         "predict x.png",
         "predict x.png --out x --threshold half",
+        "synthesize",
+        "synthesize x --images 0",
+        "synthesize x --images many",
+        "synthesize x --seed -1",
+        "synthesize x --workers 0",
     ],
 )
 def test_wrong_usage_is_shown(arguments, capsys):
@@ -597,3 +605,57 @@ def test_default_is_a_name_of_weights(own, tmp_path):
     for number, weights in enumerate(([], ["--weights", "default"])):
         assert done(*predict, "--out", tmp_path / f"{number}", *weights) == 0
     assert contents(tmp_path / "0") == contents(tmp_path / "1")
+
+
+# ---------------------------------------------------------------------- synthesize
+
+
+@pytest.fixture(scope="module")
+def synthesized(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthesized") / "two eyes"
+    assert done("synthesize", folder, "--images", 2, "--seed", 1, "--workers", 2) == 0
+    return folder
+
+
+def test_synthesize_paints_what_the_seed_says(synthesized):
+    names = {path.relative_to(synthesized).as_posix() for path in synthesized.rglob("*.*")}
+    folders = "images labels fov second_observer arteries_veins centreline calibre".split()
+    pictures = {f"{folder}/{number:06d}.png" for folder in folders for number in (1, 2)}
+    assert names == pictures | {"eyes/000001.json", "eyes/000002.json", "manifest.json"}
+    eye = paint(image_seed(1, 2))
+    assert np.array_equal(np.asarray(Image.open(synthesized / "images" / "000002.png")), eye.image)
+    assert np.array_equal(np.asarray(Image.open(synthesized / "labels" / "000002.png")) > 0, eye.vessels)
+
+
+def test_synthesize_says_where_the_photographs_are_and_what_to_do_with_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "paint", lambda seed: paint(seed, (73, 71)))
+    folder = tmp_path / "my eyes"
+    folder.mkdir()  # empty
+    assert done("synthesize", folder, "--images", 3) == 0
+    shown = capsys.readouterr().out
+    assert f"3 painted photographs with labels are in {folder}" in shown
+    assert f"drive-unet train --data '{folder}' --out RUN" in shown
+    assert len(list((folder / "labels").iterdir())) == 3
+
+
+def test_synthesize_never_writes_over_anything(synthesized, capsys):
+    before = contents(synthesized)
+    for arguments in ((synthesized,), (synthesized, "--images", 1, "--seed", 2)):
+        message = refused(capsys, "synthesize", *arguments)
+        assert "two eyes exists and is not an empty folder; name a new folder" in message
+    assert contents(synthesized) == before
+    assert [path.name for path in synthesized.parent.iterdir()] == [synthesized.name]
+
+
+def test_what_was_synthesized_can_be_scored_and_learned_from(synthesized, run, tmp_path, capsys):
+    (scored,) = evaluated(capsys, "--data", synthesized, "--weights", run)["evaluations"]
+    assert scored["names"] == ["01", "02"]
+    assert scored["trained_on_these"] is False
+    assert 0 < scored["pooled"]["AUC"] <= 1
+    train = ("train", "--preset", "tiny", "--data", synthesized, "--out", tmp_path / "run", "--steps", 1)
+    assert done(*train) == 0
+    assert "trained on 2 photographs, two eyes: 01 and 02" in capsys.readouterr().out
+    for name in ("labels", "second_observer"):  # as if predicted
+        assert done("evaluate", synthesized / name, "--data", synthesized, "--json") == 0
+        (scored,) = json.loads(capsys.readouterr().out)["evaluations"]
+        assert (scored["pooled"]["Dice"] == 1) == (name == "labels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 
 import numpy as np
@@ -30,7 +31,9 @@ from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, Sample, folds, load_drive, read_image, read_mask
 from drive_unet.errors import DataError
+from drive_unet.eye import Ingredients
 from drive_unet.preprocessing import detect_fov
+from drive_unet.synthetic import paint
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -404,6 +407,30 @@ def test_load_with_test_labels(tmp_path):
     np.testing.assert_array_equal(drive.test[0].vessels[0].numpy(), tree(1))
     assert "20 test photographs" in drive.describe()
     assert "no vessel labels" not in drive.describe()
+
+
+def test_order_takes_each_photograph_once_and_again(official):
+    data = load_drive(official).train.subset(range(7))
+    order = data.order(30, seed=3)
+    assert order.dtype == torch.int64 and order.shape == (30,)
+    rounds = [order[start : start + 7].tolist() for start in range(0, 28, 7)]
+    assert all(sorted(each) == list(range(7)) for each in rounds)
+    assert len({tuple(each) for each in rounds}) == 4
+    assert torch.equal(data.order(17, seed=3), order[:17])
+    assert not torch.equal(data.order(30, seed=4), order)
+
+
+def test_painted_eyes_are_those_of_their_seeds_and_strengths(monkeypatch):
+    small = functools.partial(paint, size=(146, 141))
+    monkeypatch.setattr("drive_unet.data.paint", small)
+    mix = Ingredients(lesions=0, noise=0)
+    data, eye = DRIVEDataset.painted([4, 2], mix=mix), small(2, mix=mix)
+    assert data.names == ["painted-4", "painted-2"]
+    np.testing.assert_array_equal((data[1].image.numpy() * 255).round().transpose(1, 2, 0), eye.image)
+    np.testing.assert_array_equal(data.vessels[1], eye.vessels)
+    np.testing.assert_array_equal(data.fovs[1], eye.fov)
+    np.testing.assert_array_equal(data.second_observer[1], eye.second_observer)
+    assert data.fingerprints[:1] != DRIVEDataset.painted([4]).fingerprints
 
 
 def test_load_training_alone(tmp_path):
