@@ -45,7 +45,7 @@ from drive_unet.losses import Loss, combine
 from drive_unet.metrics import choose_threshold, scores
 from drive_unet.models import SegmentationModel
 
-FIRST_WEIGHTS = "synthetic"  # the packaged weights that learned from painted eyes alone
+FIRST_WEIGHTS = "synthetic-2"  # packaged weights that learned from painted eyes alone
 BATCH, SIZE = 8, 256
 SHOWN = ("AUC", "Dice", "MCC", "clDice")
 

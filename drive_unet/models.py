@@ -144,8 +144,9 @@ class SegmentationModel(nn.Module):
 
         Args:
             name_or_path: name of weights that come with the package (``"default"`` and ``"fast"``, trained
-                on DRIVE, or ``"synthetic"``, trained on painted photographs alone), a ``.safetensors``
-                file, or a run's folder, of which ``best.safetensors`` is taken.
+                on DRIVE; ``"synthetic"``, trained on painted photographs alone; ``"synthetic-2"``, what the
+                presets start from), a ``.safetensors`` file, or a run's folder, of which
+                ``best.safetensors`` is taken.
 
         Raises:
             FileNotFoundError: neither packaged weights nor a file; the message lists the names.

@@ -78,7 +78,7 @@ def test_weights_make_the_round_trip(model, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["best.safetensors"]
 
 
-PACKAGED = ("default", "fast", "synthetic")
+PACKAGED = ("default", "fast", "synthetic", "synthetic-2")
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -94,8 +94,9 @@ def test_packaged_weights_bring_all_that_is_needed_to_use_them(name):
 
 
 def test_packaged_weights_know_what_they_learned_from():
-    painted = UNet.from_pretrained("synthetic").notes["trained_on"]
-    assert not any(name.isdigit() for name in painted["names"])
+    for name in ("synthetic", "synthetic-2"):
+        painted = UNet.from_pretrained(name).notes["trained_on"]
+        assert not any(photograph.isdigit() for photograph in painted["names"])
     for name in ("default", "fast"):
         record = UNet.from_pretrained(name).notes["trained_on"]
         assert record["source"] == "DRIVE" and record["names"] == [str(number) for number in range(21, 41)]

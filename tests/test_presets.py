@@ -81,7 +81,7 @@ def test_random_first_weights_depend_on_the_seed_alone():
 def test_presets_start_from_painted_eyes_and_keep_only_their_record(name):
     model = PRESETS[name].model()
     assert list(model.notes) == ["trained_on"]
-    assert same(model, UNet.from_pretrained("synthetic"))
+    assert same(model, UNet.from_pretrained(PRESETS["laptop"].start))
 
 
 def test_the_scale_is_that_of_the_photographs(photographs):

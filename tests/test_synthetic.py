@@ -17,6 +17,7 @@ from drive_unet import DRIVEDataset, overlays, synthetic, vasculature
 from drive_unet import embedded as store
 from drive_unet.errors import DataError
 from drive_unet.eye import Eye, Ingredients, draw_eye
+from drive_unet.lesions import add_lesions
 from drive_unet.locate import find_labelled
 from drive_unet.synthetic import Fundus, make_dataset, paint, synthesize
 
@@ -359,6 +360,24 @@ def test_lesions_are_no_vessels(seed):
     without, sick = (paint(seed, SMALL, Ingredients(lesions=strength)) for strength in (0, 3))
     assert not np.array_equal(without.image, sick.image)
     assert same(without._replace(image=0), sick._replace(image=0))
+
+
+def test_lesions_are_as_many_as_their_strength_says():
+    y, x = (np.arange(n, dtype=np.float32) + 0.5 for n in SMALL)
+    painted_over = []
+    for strength in (0, 1, 3):
+        scenes = []
+        for seed in range(20):
+            chance = np.random.default_rng(seed)
+            scene = np.full((*SMALL, 3), 100, np.float32)
+            add_lesions(
+                chance, draw_eye(chance, SMALL), scene, x[None], y[:, None], Ingredients(lesions=strength)
+            )
+            scenes.append(scene)
+        painted_over.append(np.mean(np.abs(np.array(scenes) - 100) > 1))
+    none, usual, many = painted_over
+    assert none == 0
+    assert 0 < 2 * usual < many
 
 
 def test_what_ingredients_do_to_the_vessels():
