@@ -76,8 +76,10 @@ class PaintedStream(DRIVEDataset):
 
     def subset(self, which: Iterable[str | int], transform: Callable | None = None) -> DRIVEDataset:
         which = list(which)
-        if which != self.names:
-            return super().subset(which, transform)
+        if which != self.names:  # a part of them is painted here and now, and stays in memory
+            indices = [self._index(key) for key in which]
+            photographs = [self._photographs[i] for i in indices]
+            return DRIVEDataset._of([self.names[i] for i in indices], photographs, transform)
         view = object.__new__(PaintedStream)
         view.__dict__.update(self.__dict__)
         view.transform = transform
@@ -90,6 +92,9 @@ class _Eyes(Sequence):
     def __init__(self, names: Sequence[str], mix: Ingredients, at_once: int, threads: int) -> None:
         self.names, self.mix, self.at_once, self.threads = names, mix, at_once, threads
         self._start()
+
+    def __reduce__(self) -> tuple:  # threads do not go to another process, but can be started there
+        return _Eyes, (self.names, self.mix, self.at_once, self.threads)
 
     def _start(self) -> None:
         self.process = os.getpid()
