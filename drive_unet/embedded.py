@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from drive_unet.errors import DataError
 
 MANIFEST = "manifest.json"
+PLAIN = 2_000_000  # added to the numbers of a plain set, so that it repeats no eye of the embedded one
 
 
 def cache_folder() -> Path:
@@ -63,7 +64,7 @@ def _write_as_drive(paint: Callable, seed: int, root: Path, part: str, number: i
 
 def _write_plainly(paint: Callable, seed: int, root: Path, number: int) -> list[str]:
     """Paint image `number` and write all that is known of it under `root`; the files' relative names."""
-    own_seed = image_seed(seed, number)
+    own_seed = image_seed(seed, PLAIN + number)
     fundus = paint(own_seed)
     crossing = fundus.arteries & fundus.veins
     pictures = {
@@ -154,7 +155,7 @@ def write(
     progress: bool = True,
 ) -> Path:
     """Paint a dataset into `folder`, complete or not at all; `jobs` are from `as_drive` or `plainly`."""
-    folder = Path(folder)
+    folder = Path(folder).expanduser().resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
             f"{folder} exists and is not an empty folder; name a new folder for the painted dataset"
@@ -166,9 +167,11 @@ def write(
         root = work / "set"
         root.mkdir()
         _paint_all(root, paint, version, jobs, seed, workers, progress)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(root, folder)
+        if folder.exists():  # perhaps the one that a terminal is in, so it stays
+            for entry in sorted(root.iterdir(), key=lambda entry: entry.name == MANIFEST):
+                os.replace(entry, folder / entry.name)
+        else:
+            os.replace(root, folder)
     except OSError as error:
         raise DataError(
             f"cannot write the painted dataset to {folder} ({error.strerror or error}); "

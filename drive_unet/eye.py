@@ -16,7 +16,8 @@ from scipy import ndimage
 class Ingredients(NamedTuple):
     """How strong each ingredient of a painted photograph is: 1 as in the embedded set, 0 without it.
 
-    What differs from eye to eye still does: these multiply what chance draws. Only `density` must not be 0.
+    What differs from eye to eye still does: these multiply what chance draws. `twigs` has its full effect at
+    1 already; only `density` must not be 0.
     """
 
     tortuosity: float = 1.0  # windings of the vessels
@@ -32,6 +33,13 @@ class Ingredients(NamedTuple):
     light: float = 1.0  # uneven light, haze, a glowing rim
     blur: float = 1.0  # the lens: point spread, colours out of register, places out of focus
     noise: float = 1.0  # the sensor's
+
+    def check(self) -> None:
+        """Raise ValueError if a strength is negative or not a number, or the density 0."""
+        if not all(0 <= strength < np.inf for strength in self) or self.density == 0:
+            raise ValueError(
+                f"strengths of ingredients are 0 or more, and the density is more than 0: {self}"
+            )
 
 
 AS_USUAL = Ingredients()

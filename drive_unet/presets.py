@@ -22,6 +22,7 @@ from drive_unet.losses import combine
 from drive_unet.metrics import choose_threshold
 from drive_unet.models import UNet
 from drive_unet.provenance import trained_on
+from drive_unet.streaming import PaintedStream
 from drive_unet.training import BEST, TrainingRun, fit, processes
 
 
@@ -99,12 +100,17 @@ def train(
         The network, in evaluation mode, and the run.
 
     Raises:
-        ValueError: for an unknown preset; otherwise as `drive_unet.fit`.
+        ValueError: for an unknown preset, or a `PaintedStream`; otherwise as `drive_unet.fit`.
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
             raise ValueError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
         preset = PRESETS[preset]
+    if isinstance(photographs, PaintedStream):
+        raise ValueError(
+            "a stream would have to be painted whole to choose thresholds on: train on it with fit, or give "
+            "this function DRIVEDataset.painted(range(100))"
+        )
     preset = replace(preset, steps=steps or preset.steps)
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0

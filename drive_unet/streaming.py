@@ -34,7 +34,7 @@ class PaintedStream(DRIVEDataset):
         threads: that paint; None takes the number of cores, at most 8.
 
     Raises:
-        ValueError: if one of the numbers is less than 1.
+        ValueError: if one of the numbers is less than 1, the seed negative, or a strength none.
     """
 
     def __init__(
@@ -50,6 +50,9 @@ class PaintedStream(DRIVEDataset):
     ) -> None:
         if min(eyes, at_once, reuse) < 1:
             raise ValueError(f"eyes, at_once and reuse must be 1 or more: {eyes, at_once, reuse}")
+        if seed < 0:
+            raise ValueError(f"seed={seed}: seeds are 0 or more")
+        mix.check()
         self.at_once, self.reuse = min(at_once, eyes), reuse
         names = [f"streamed-{seed}-{eye}" for eye in range(eyes)]
         self._fill(names, _Eyes(names, mix, self.at_once, threads or min(os.cpu_count() or 1, 8)), transform)
@@ -73,6 +76,11 @@ class PaintedStream(DRIVEDataset):
                 patches = present.repeat(self.reuse)
                 parts.append(patches[torch.randperm(len(patches), generator=shuffle)])
         return torch.cat(parts)[:length]
+
+    def __repr__(self) -> str:
+        return (
+            f"PaintedStream({len(self)} photographs with vessel labels: {self.names[0]} to {self.names[-1]})"
+        )
 
     def subset(self, which: Iterable[str | int], transform: Callable | None = None) -> DRIVEDataset:
         which = list(which)

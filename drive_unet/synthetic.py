@@ -28,8 +28,9 @@ REMAINING = np.array([0.76, 0.49, 0.70])  # share of the light, in R, G, B, that
 REFLEX = (0.60, 0.35)  # strength of the central light reflex of arteries, of veins
 COVERED = 0.6  # share of a vein's blood that an artery in front of it hides
 HAIRLINE = 0.74  # a vessel of a smaller radius, in pixels, is labelled as a line one pixel wide
+SMALLEST = 32  # height and width of a frame in pixels
 WALL = 0.35  # thickness in pixels of a vessel's wall, which is as good as transparent
-TIP = 0.50  # radius of the finest twigs, in pixels of a field of view 540 px across
+TIP = 0.50  # radius at which vessels fade most, in pixels of a field of view 540 px across
 
 
 class Fundus(NamedTuple):
@@ -42,7 +43,7 @@ class Fundus(NamedTuple):
     arteries: np.ndarray  # (H, W) bool
     veins: np.ndarray  # (H, W) bool; both where they cross
     calibre: np.ndarray  # (H, W) float32: width in pixels of the vessel that a pixel belongs to, else 0
-    centreline: np.ndarray  # (H, W) bool, one pixel wide
+    centreline: np.ndarray  # (H, W) bool, one pixel wide: arteries and veins, each thinned
     eye: Eye  # where disc and fovea lie, in pixels of the frame
 
 
@@ -58,12 +59,13 @@ def paint(seed: int, size: tuple[int, int] = (584, 565), mix: Ingredients = AS_U
         A `Fundus`; its masks hold nothing outside the FOV.
 
     Raises:
-        ValueError: if a strength is negative, or the density 0.
+        ValueError: if a strength is negative or not a number, the density 0, or the frame tiny.
     """
-    if min(mix) < 0 or mix.density == 0:
-        raise ValueError(f"strengths of ingredients are 0 or more, and the density is more than 0: {mix}")
-    chance = np.random.default_rng(seed).spawn(7)
+    mix.check()
     size = (int(size[0]), int(size[1]))
+    if min(size) < SMALLEST:
+        raise ValueError(f"size={size} (height, width): an eye needs {SMALLEST} pixels or more each way")
+    chance = np.random.default_rng(seed).spawn(7)
     y, x = (np.arange(n, dtype=np.float32) + 0.5 for n in size)
     y, x = y[:, None], x[None, :]
     eye = draw_eye(chance[0], size, mix)
@@ -86,7 +88,7 @@ def paint(seed: int, size: tuple[int, int] = (584, 565), mix: Ingredients = AS_U
         second_observer & fov,
         *labels,
         np.where(everything, calibre, np.float32(0)),
-        _line(vessels.points, size) & everything,
+        skeletonize(skeletonize(labels[0]) | skeletonize(labels[1])),
         eye,
     )
 
@@ -133,7 +135,7 @@ def synthesize(
     Written are ``images``, ``labels`` and ``fov``, which `drive_unet.locate.find_labelled` reads; beside them
     ``second_observer``, ``arteries_veins`` (red and blue, crossings green), ``centreline``, ``calibre`` (16
     bits, hundredths of a pixel) and ``eyes`` (JSON: where disc and fovea lie, in pixels). A longer set begins
-    with the shorter one of the same seed.
+    with the shorter one of the same seed; none of its eyes is in the embedded set.
 
     Args:
         folder: where to; it must not exist or be empty. It appears complete or not at all.
@@ -241,15 +243,6 @@ def _with_hairlines(drawn: np.ndarray, near: np.ndarray, wide: np.ndarray) -> np
     kept = np.zeros(drawn.shape, bool)
     kept[near] = wide
     return (drawn & kept) | skeletonize(drawn)
-
-
-def _line(points: np.ndarray, size) -> np.ndarray:
-    """The line (H, W) bool, one pixel wide, through points (M, 2) x, y that lie half a pixel apart."""
-    column, row = np.floor(points).astype(int).T
-    inside = (row >= 0) & (row < size[0]) & (column >= 0) & (column < size[1])
-    line = np.zeros(size, bool)
-    line[row[inside], column[inside]] = True
-    return skeletonize(line)
 
 
 def _stamp(points: np.ndarray, radius: np.ndarray, size) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from drive_unet import DRIVEDataset, PaintedStream, UNet, embedded, fit, synthetic
+from drive_unet import DRIVEDataset, PaintedStream, UNet, embedded, fit, presets, synthetic
 from drive_unet.augmentation import training_transform
 from drive_unet.eye import AS_USUAL, Ingredients, draw_eye
 from drive_unet.synthetic import Fundus
@@ -375,3 +375,20 @@ def test_weights_know_the_stream_they_learned_from(painter):
     fit(model, stream, steps=1, **SMALL)
     record = model.notes["trained_on"]
     assert (record["names"], record["fingerprints"]) == (stream.names, stream.fingerprints)
+
+
+def test_a_stream_is_refused_where_thresholds_would_need_all_of_it(painter):
+    with pytest.raises(ValueError, match="use|with fit"):
+        presets.train("laptop", PaintedStream(3), steps=1)
+    assert painter.seeds == []
+
+
+def test_a_long_stream_has_a_short_name():
+    assert len(repr(PaintedStream(20_000))) < 100
+
+
+def test_bad_seeds_and_strengths_are_refused_at_once():
+    with pytest.raises(ValueError, match="seed=-1"):
+        PaintedStream(2, seed=-1)
+    with pytest.raises(ValueError, match="0 or more"):
+        PaintedStream(2, mix=Ingredients(noise=-1))
