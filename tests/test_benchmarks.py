@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import types
 from dataclasses import fields
 from itertools import pairwise
 
@@ -139,3 +141,51 @@ def test_a_cut_keeps_the_pixels_and_is_centred_in_the_field_of_view(ladder):
     inside = image[0, : row + 128, column - 128 :]
     assert torch.equal(cut.image[0, 128 - row :, : 280 - column + 128], inside)
     assert cut.image[0, : 128 - row].max() == 0, "black beyond the photograph"
+
+
+# ---------------------------------------------------------------------- painted photographs
+
+
+@pytest.fixture
+def benchmark_named(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+def test_ingredients_are_left_out_one_at_a_time(benchmark_named, copy, tmp_path, capsys, monkeypatch):
+    ingredients = benchmark_named("ingredients")
+    for name, mix in ingredients.VARIANTS.items():
+        changed = [field for field, strength in mix._asdict().items() if strength != 1]
+        assert changed == ([] if name == "everything" else [name.removeprefix("no ")])
+    monkeypatch.setattr(ingredients, "EYES", 1)
+    monkeypatch.setattr(ingredients, "CHOOSING", 1)
+    command = ["no twigs", "--data", str(copy), "--steps", "1", "--out", str(tmp_path)]
+    ingredients.main(command)
+    rows = cells(capsys.readouterr().out)
+    assert set(rows) >= {"everything", "no twigs"}
+    lost = float(rows["everything"][1]) - float(rows["no twigs"][1])
+    assert float(rows["no twigs"][5]) == pytest.approx(lost, abs=2e-4)
+    monkeypatch.setattr(ingredients, "run", None)  # a second time trains nothing
+    ingredients.main(command)
+    assert cells(capsys.readouterr().out) == rows
+
+
+def test_few_shots_compares_both_starts_on_the_same_photographs(benchmark_named, copy, tmp_path, monkeypatch):
+    few_shots = benchmark_named("few_shots")
+    learned = []
+
+    def fit_nothing(model, photographs, **settings):
+        learned.append(tuple(photographs.names))
+        return types.SimpleNamespace(seconds=0.0)
+
+    monkeypatch.setattr(few_shots, "fit", fit_nothing)
+    photographs = DRIVEDataset.from_pairs(find_drive(copy).training)
+    k = len(few_shots.folds(photographs.names)[0][0]) - 1
+    painted, random = (few_shots.run(start, k, 3, 1, photographs) for start in ("synthetic", None))
+    assert learned[0] == learned[1] and len(set(learned[0])) == k
+    assert not set(learned[0]) & set(few_shots.folds(photographs.names)[0][1])
+    assert painted["Dice"] != random["Dice"]
+    table = cells(few_shots.report({
+        ("painted first", k): [painted | {"seed": 3}], ("random weights", k): [random | {"seed": 3}],
+    }))  # fmt: skip
+    assert float(table[str(k)][-1]) == pytest.approx(painted["Dice"] - random["Dice"], abs=1e-4)
