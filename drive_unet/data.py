@@ -233,7 +233,8 @@ class DRIVEDataset(Dataset):
             ValueError: if there is no such photograph.
         """
         indices = [self._index(key) for key in which]
-        return self._of([self.names[i] for i in indices], [self._photographs[i] for i in indices], transform)
+        photographs = [self._photographs[i] for i in indices]
+        return DRIVEDataset._of([self.names[i] for i in indices], photographs, transform)
 
     def _index(self, key: str | int) -> int:
         if isinstance(key, str):

@@ -29,6 +29,11 @@ def cache_folder() -> Path:
     return Path(named).expanduser()
 
 
+def cores() -> int:
+    """Threads that paint by default: the number of cores, at most 8."""
+    return min(os.cpu_count() or 1, 8)
+
+
 def _save_mask(mask: np.ndarray, path: Path) -> None:
     """A (H, W) bool mask as greyscale GIF of {0, 255}, as DRIVE's first observer and FOV masks are."""
     Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(path, "GIF", optimize=False)
@@ -131,7 +136,7 @@ def intact(folder: Path, version: int, seed: int) -> bool:
 def _paint_all(root: Path, paint, version, jobs, seed, workers, progress) -> None:
     """Write a whole set with its manifest into the empty folder `root`."""
     names: list[str] = []
-    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         waiting = [pool.submit(writer, paint, seed, root, *which) for writer, *which in jobs]
         try:
             for job in tqdm(waiting, desc="painting eyes", unit="image", disable=not progress):

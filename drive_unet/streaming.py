@@ -55,7 +55,7 @@ class PaintedStream(DRIVEDataset):
         mix.check()
         self.at_once, self.reuse = min(at_once, eyes), reuse
         names = [f"streamed-{seed}-{eye}" for eye in range(eyes)]
-        self._fill(names, _Eyes(names, mix, self.at_once, threads or min(os.cpu_count() or 1, 8)), transform)
+        self._fill(names, _Eyes(names, mix, self.at_once, threads or embedded.cores()), transform)
 
     @property
     def has_labels(self) -> bool:
@@ -85,9 +85,7 @@ class PaintedStream(DRIVEDataset):
     def subset(self, which: Iterable[str | int], transform: Callable | None = None) -> DRIVEDataset:
         which = list(which)
         if which != self.names:  # a part of them is painted here and now, and stays in memory
-            indices = [self._index(key) for key in which]
-            photographs = [self._photographs[i] for i in indices]
-            return DRIVEDataset._of([self.names[i] for i in indices], photographs, transform)
+            return super().subset(which, transform)
         view = object.__new__(PaintedStream)
         view.__dict__.update(self.__dict__)
         view.transform = transform

@@ -5,9 +5,9 @@
     python scripts/train_weights.py fast --data DRIVE --threshold .455 --threshold-single .444
 
 The first learns from 375 eyes while they are painted, and takes its thresholds from ten others; no genuine
-pixel has a part in it. The others go on from there, by the presets "best" and "laptop", on the 20 labelled
-photographs of DRIVE. Their thresholds come from cross-validation, in which every photograph is predicted by a
-network that never saw it:
+pixel has a part in it. The others start from the former ones, `synthetic-2`, and learn by the presets
+"best" and "laptop" from the 20 labelled photographs of DRIVE. Their thresholds come from cross-validation,
+in which every photograph is predicted by a network that never saw it:
 
     python benchmarks/cross_validate.py --data DRIVE --preset laptop
 
