@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 from drive_unet import UNet, evaluate, fit
 from drive_unet.augmentation import RandomColour, RandomPatch
 from drive_unet.data import DRIVEDataset
-from drive_unet.eye import AS_USUAL, Ingredients
+from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.presets import choose_thresholds
 
 EYES, CHOOSING = 64, 8

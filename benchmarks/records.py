@@ -14,9 +14,9 @@ from statistics import mean, stdev
 import torch
 
 from drive_unet.data import DRIVEDataset
+from drive_unet.data.find import EMBEDDED, find_drive
 from drive_unet.errors import DataError
-from drive_unet.locate import EMBEDDED, find_drive
-from drive_unet.provenance import versions
+from drive_unet.training.provenance import versions
 
 RUNS = Path(__file__).parent / "runs"
 WAYS = {"one pass": False, "four flips": True}  # how a network is read, and whether flips are averaged

@@ -28,7 +28,7 @@ from torch import nn
 
 from drive_unet import UNet
 from drive_unet.losses import combine
-from drive_unet.provenance import versions
+from drive_unet.training.provenance import versions
 
 RIVALS = ("BasicUNet", "Unet-resnet34")
 OURS = ("default", "fast")

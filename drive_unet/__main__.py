@@ -2,7 +2,7 @@
 
 import sys
 
-from drive_unet.cli import main
+from drive_unet.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from drive_unet.data import DRIVEDataset, Sample, read_image
+from drive_unet.data.dataset import DRIVEDataset, Sample, read_image
 from drive_unet.models import SegmentationModel
-from drive_unet.preprocessing import detect_fov, standardise
+from drive_unet.preprocessing.photographs import detect_fov, standardise
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels; a larger photograph is cut into tiles unless told otherwise

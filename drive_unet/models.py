@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drive_unet.preprocessing import standardise
+from drive_unet.preprocessing.photographs import standardise
 
 
 class ConvBlock(nn.Sequential):

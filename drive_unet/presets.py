@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from drive_unet.augmentation import training_transform
-from drive_unet.data import DRIVEDataset
+from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.painted import PaintedStream
 from drive_unet.inference import predict_all
 from drive_unet.losses import combine
-from drive_unet.metrics import choose_threshold
+from drive_unet.metrics.exact import choose_threshold
 from drive_unet.models import UNet
-from drive_unet.provenance import trained_on
-from drive_unet.streaming import PaintedStream
-from drive_unet.training import BEST, TrainingRun, fit, processes
+from drive_unet.training.loop import BEST, TrainingRun, fit, processes
+from drive_unet.training.provenance import trained_on
 
 
 @dataclass(frozen=True)

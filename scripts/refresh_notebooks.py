@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1 if stale else 0
 
-    from drive_unet.synthetic import embedded
+    from drive_unet.painter.painting import embedded
 
     embedded()  # painted before the first kernel starts, so that no progress bar gets into an output
     failed = 0

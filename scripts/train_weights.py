@@ -38,7 +38,7 @@ from drive_unet import (
 )
 from drive_unet.augmentation import RandomColour, RandomPatch
 from drive_unet.presets import choose_thresholds
-from drive_unet.provenance import versions
+from drive_unet.training.provenance import versions
 
 WEIGHTS = Path(drive_unet.__file__).parent / "weights"
 WAYS = {"one pass": False, "four flips": True}

@@ -14,10 +14,9 @@ import pytest
 from builders import SIZE, disc, grey, photograph, tree, write_drive, write_split, zipped
 from PIL import Image
 
-from drive_unet import archives
-from drive_unet.data import DRIVEDataset, load_drive, read_image, read_mask
+from drive_unet.data import DRIVEDataset, archives, load_drive, read_image, read_mask
+from drive_unet.data.find import find_drive
 from drive_unet.errors import DataError
-from drive_unet.locate import find_drive
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 

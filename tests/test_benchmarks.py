@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 
 from drive_unet import SkiplessNet, UNet
 from drive_unet.data import DRIVEDataset, Sample
-from drive_unet.locate import find_drive
+from drive_unet.data.find import find_drive
 
 BENCHMARKS = ROOT / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the source archive has no benchmarks")

@@ -12,13 +12,14 @@ import pytest
 from builders import SIZE, disc, grey, photograph, tree, write_drive
 from PIL import Image
 
-from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment, synthetic
-from drive_unet import cli as command_line
-from drive_unet.cli import main
-from drive_unet.embedded import PLAIN, image_seed
-from drive_unet.pairing import match
+from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
+from drive_unet.commands import main as command_line
+from drive_unet.commands.main import main
+from drive_unet.data.pairing import match
+from drive_unet.painter import painting as synthetic
+from drive_unet.painter.painting import make_dataset, paint
+from drive_unet.painter.store import PLAIN, image_seed
 from drive_unet.presets import Preset
-from drive_unet.synthetic import make_dataset, paint
 
 COMMANDS = ("demo", "train", "evaluate", "predict", "synthesize")
 TINY = Preset("for tests", network={"widths": (8, 8)}, steps=3, batch_size=2, patch_size=32)
@@ -112,7 +113,7 @@ def test_version_and_help(capsys):
 
 def test_help_loads_neither_torch_nor_matplotlib():
     code = (
-        "import sys, drive_unet.cli as cli\n"
+        "import sys, drive_unet.commands.main as cli\n"
         f"for words in (['--version'], *([command, '--help'] for command in {COMMANDS})):\n"
         "    try: cli.main(words)\n"
         "    except SystemExit: pass\n"
@@ -274,13 +275,13 @@ def test_one_fold_is_held_out_and_scored(drive, tmp_path, capsys):
 
 
 def test_of_several_processes_only_the_main_one_speaks(own, tmp_path, monkeypatch, capsys):
-    from drive_unet import commands
+    from drive_unet.commands import train as command
 
     class Second:
         is_main_process = False
         main_process_first = staticmethod(nullcontext)
 
-    monkeypatch.setattr(commands, "processes", Second)
+    monkeypatch.setattr(command, "processes", Second)
     assert done("train", "--preset", "tiny", "--data", own, "--out", tmp_path, "--folds", 2, "--fold", 0) == 0
     assert capsys.readouterr().out == ""
     assert "preset" not in UNet.from_pretrained(tmp_path).notes  # which `fit` wrote, the main process here

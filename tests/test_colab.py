@@ -38,7 +38,7 @@ COLAB = {
     "tqdm": "4.67.3",
 }
 # Small packages that an install may bring along: no other package depends on their version there.
-MAY_BE_NEW = {"platformdirs", "torchmetrics"}
+MAY_BE_NEW = {"platformdirs", "lazy-loader"}
 
 
 def test_requirements_accept_what_colab_has():

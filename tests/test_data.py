@@ -31,9 +31,9 @@ from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, Sample, folds, load_drive, read_image, read_mask
 from drive_unet.errors import DataError
-from drive_unet.eye import Ingredients
+from drive_unet.painter.eye import Ingredients
+from drive_unet.painter.painting import paint
 from drive_unet.preprocessing import detect_fov
-from drive_unet.synthetic import paint
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -422,7 +422,7 @@ def test_order_takes_each_photograph_once_and_again(official):
 
 def test_painted_eyes_are_those_of_their_seeds_and_strengths(monkeypatch):
     small = functools.partial(paint, size=(146, 141))
-    monkeypatch.setattr("drive_unet.data.paint", small)
+    monkeypatch.setattr("drive_unet.data.dataset.paint", small)
     mix = Ingredients(lesions=0, noise=0)
     data, eye = DRIVEDataset.painted([4, 2], mix=mix), small(2, mix=mix)
     assert data.names == ["painted-4", "painted-2"]

@@ -24,7 +24,7 @@ from drive_unet.augmentation import training_transform
 from drive_unet.data import DRIVEDataset
 from drive_unet.losses import bce_loss
 from drive_unet.models import SkiplessNet, UNet
-from drive_unet.training import _batches, fit, processes
+from drive_unet.training.loop import _batches, fit, processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by POSIX signals")
 

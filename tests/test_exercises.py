@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from drive_unet.exercises import check
+from drive_unet.widgets.exercises import check
 
 
 def verdict(capsys, *args, **kwargs) -> str:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from drive_unet import eye_explorer, metrics
-from drive_unet.explorer import LAYERS, draw, encode, explore
-from drive_unet.eye import AS_USUAL, Ingredients
-from drive_unet.eye_explorer import ARTERIES, SLIDERS, VEINS, VIEWS, draw_eye_view, explore_eye
-from drive_unet.overlays import COLOURS, FOUND, rgb
-from drive_unet.synthetic import paint
+from drive_unet import metrics
+from drive_unet.painter.eye import AS_USUAL, Ingredients
+from drive_unet.painter.painting import paint
+from drive_unet.plots.overlays import COLOURS, FOUND, rgb
+from drive_unet.widgets import eye_explorer
+from drive_unet.widgets.explorer import LAYERS, draw, encode, explore
+from drive_unet.widgets.eye_explorer import ARTERIES, SLIDERS, VEINS, VIEWS, draw_eye_view, explore_eye
 
 H, W = 120, 100
 SMALL = 200, 194  # a frame for a painted eye

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from builders import TEST, TRAINING, write_drive, write_split, zipped
 
-from drive_unet import locate, synthetic
+from drive_unet.data import find as locate
+from drive_unet.data.find import FALLBACK, find_drive
 from drive_unet.errors import DataError
-from drive_unet.locate import FALLBACK, find_drive
+from drive_unet.painter import painting as synthetic
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,9 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from drive_unet import metrics, overlays, plots
-from drive_unet.overlays import COLOURS, FOUND, rgb
+from drive_unet import metrics, plots
+from drive_unet.plots import overlays
+from drive_unet.plots.overlays import COLOURS, FOUND, rgb
 
 H, W = 96, 80
 

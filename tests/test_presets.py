@@ -8,8 +8,8 @@ from builders import write_drive
 
 from drive_unet import PRESETS, UNet, train
 from drive_unet.data import DRIVEDataset
+from drive_unet.data.find import find_drive
 from drive_unet.inference import predict_all
-from drive_unet.locate import find_drive
 from drive_unet.metrics import choose_threshold
 from drive_unet.presets import Preset, fov_width, mean_weights
 

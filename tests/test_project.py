@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -29,14 +28,6 @@ TEST = (
     'python3 -m venv .venv && .venv/bin/python -m pip install -e ".[test]"'
     " && .venv/bin/python -m pytest --nbval"
 )
-
-# A module imports only from those before it: the way of the data.
-ORDER = """
-errors embedded eye vasculature retina lesions camera synthetic archives pairing locate fov preprocessing
-decoding data streaming augmentation models losses pixels metrics overlays charts curves pictures plots
-inference tables evaluation provenance training presets scoring commands explorer eye_explorer exercises cli
-__main__
-""".split()
 
 
 def text_of(name):
@@ -151,27 +142,3 @@ def test_no_file_names_a_machine():
         if path.suffix in {".py", ".md", ".ipynb", ".yml", ".yaml", ".toml", ".cff", ".cfg", ""}:
             found = MACHINE_PATH.search(path.read_text(encoding="utf-8"))
             assert found is None, f"{path}: {found}"
-
-
-def imported_modules(path):
-    """Return the names of drive_unet's modules that a file imports, also inside functions."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {
-                alias.name.split(".")[1] for alias in node.names if alias.name.startswith("drive_unet.")
-            }
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "drive_unet":
-            inner = node.module.split(".")[1:]
-            names |= {inner[0]} if inner else {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            names |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
-    return names
-
-
-def test_modules_import_one_way():
-    modules = {path.stem: path for path in (ROOT / "drive_unet").glob("*.py") if path.stem != "__init__"}
-    assert set(modules) == set(ORDER), "list every module in ORDER, where it may import from those before it"
-    for name, path in modules.items():
-        later = imported_modules(path) & set(ORDER[ORDER.index(name) :])
-        assert not later, f"drive_unet/{path.name} imports {', '.join(sorted(later))}, which stand after it"

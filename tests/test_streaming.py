@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from drive_unet import DRIVEDataset, PaintedStream, UNet, embedded, fit, presets, synthetic
+from drive_unet import DRIVEDataset, PaintedStream, UNet, fit, presets
 from drive_unet.augmentation import training_transform
-from drive_unet.eye import AS_USUAL, Ingredients, draw_eye
-from drive_unet.synthetic import Fundus
+from drive_unet.painter import painting as synthetic
+from drive_unet.painter import store as embedded
+from drive_unet.painter.eye import AS_USUAL, Ingredients, draw_eye
+from drive_unet.painter.painting import Fundus
 
 SIZE = (48, 52)
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}

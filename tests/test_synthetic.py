@@ -13,13 +13,16 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from drive_unet import DRIVEDataset, overlays, synthetic, vasculature
-from drive_unet import embedded as store
+from drive_unet import DRIVEDataset
+from drive_unet.data.find import find_labelled
 from drive_unet.errors import DataError
-from drive_unet.eye import Eye, Ingredients, draw_eye
-from drive_unet.lesions import add_lesions
-from drive_unet.locate import find_labelled
-from drive_unet.synthetic import Fundus, make_dataset, paint, synthesize
+from drive_unet.painter import painting as synthetic
+from drive_unet.painter import store
+from drive_unet.painter import vessels as vasculature
+from drive_unet.painter.eye import Eye, Ingredients, draw_eye
+from drive_unet.painter.lesions import add_lesions
+from drive_unet.painter.painting import Fundus, make_dataset, paint, synthesize
+from drive_unet.plots import overlays
 
 SIZE, SMALL = (584, 565), (146, 141)
 EIGHT = np.ones((3, 3))  # neighbours
@@ -682,7 +685,7 @@ def test_unwritable_cache_names_folder_and_remedy(tmp_path, monkeypatch):
 def test_works_from_a_plain_script_without_a_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from drive_unet.synthetic import make_dataset\n"
+        "from drive_unet.painter.painting import make_dataset\n"
         "print('once')\n"
         f"make_dataset({str(tmp_path / 'set')!r}, training=1, test=0, workers=2, progress=False)\n",
         encoding="utf-8",

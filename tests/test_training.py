@@ -12,7 +12,7 @@ from drive_unet.inference import predict
 from drive_unet.losses import bce_loss
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
-from drive_unet.training import _Average, fit
+from drive_unet.training.loop import _Average, fit
 
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
 

@@ -1,0 +1,230 @@
+"""The command line: its commands, their options and help, and how errors are told."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from drive_unet import __version__
+
+DATA = (
+    "DRIVE as downloaded (folder or zips), 'embedded', or a folder of your own with images/ and labels/, and "
+    "fov/ or mask/ if you have any; by default $DRIVE_UNET_DATA, then data/DRIVE, then the embedded painted "
+    "photographs"
+)
+WEIGHTS = "packaged weights by name, a .safetensors file, or the folder of a run (default: default)"
+DEVICE = "such as cpu, cuda, cuda:1 or mps; by default cuda where there is one, else cpu"
+FLIPS = "average over four flips: a little better, four times the work"
+THRESHOLD = "probability at and above which a pixel is vessel, 0 to 1; by default the network's own"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:  # RuntimeError: memory, mostly
+        print(f"drive-unet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndrive-unet: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="drive-unet", description="Segment blood vessels in retinal photographs with a U-Net."
+    )
+    parser.add_argument("--version", action="version", version=f"drive-unet {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_demo, _add_train, _add_evaluate, _add_predict, _add_synthesize):
+        add(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="data, a short training, scores and figures, in about two minutes on two cores",
+        description="Make the whole trip: data, a short training, scores as a table, a folder with figures.",
+    )
+    demo.add_argument(
+        "--data",
+        metavar="DIR",
+        help="DRIVE as downloaded (folder or zips), or 'embedded'; by default $DRIVE_UNET_DATA, "
+        "then data/DRIVE, then the embedded painted photographs",
+    )
+    demo.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("drive-unet-demo"), help="default: %(default)s"
+    )
+    demo.add_argument(
+        "--steps", metavar="N", type=_from(1), default=240, help="training steps (default: %(default)s)"
+    )
+    demo.add_argument("--seed", metavar="N", type=_from(0), default=0, help="default: %(default)s")
+    demo.set_defaults(run=_later("demo"))
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train on DRIVE or on labelled photographs of your own",
+        description="Train by a preset on all labelled training photographs, or on all but one fold of them.",
+    )
+    train.add_argument("--data", metavar="DIR", help=DATA)
+    train.add_argument(
+        "--preset",
+        metavar="NAME",
+        default="laptop",
+        help="laptop (ten minutes on two CPU cores), gpu (meant for a minute on one GPU) or best (longer, "
+        "as the packaged weights); default: %(default)s",
+    )
+    train.add_argument(
+        "--out",
+        metavar="RUN",
+        type=Path,
+        required=True,
+        help="folder for weights and checkpoint; never overwritten",
+    )
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
+    train.add_argument("--seed", metavar="N", type=_from(0), default=0, help="default: %(default)s")
+    train.add_argument("--steps", metavar="N", type=_from(1), help="training steps; by default the preset's")
+    train.add_argument(
+        "--folds",
+        metavar="K",
+        type=_from(2),
+        help="cross-validation: train K networks one after another, in RUN/fold-0, RUN/fold-1, ..., each "
+        "without one fold, which it is scored on",
+    )
+    train.add_argument(
+        "--fold",
+        metavar="I",
+        type=_from(0),
+        help="of the --folds, hold out only this one, 0 to K - 1; in RUN itself",
+    )
+    train.add_argument(
+        "--workers",
+        metavar="N",
+        type=_from(0),
+        help="processes that prepare patches (default: up to 8 where there is a GPU, else 0)",
+    )
+    train.add_argument(
+        "--mixed-precision", choices=("no", "fp16", "bf16"), help="by default what the device does best"
+    )
+    train.set_defaults(run=_later("train"))
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score weights, or predictions made with any program, against the labels",
+        description="Score weights, or a folder of predictions, inside the field of view, at native size, "
+        "pixels pooled over the photographs.",
+    )
+    evaluate.add_argument(
+        "predictions",
+        metavar="PREDICTIONS",
+        nargs="?",
+        help="folder of finished predictions, paired with the photographs by number or name: vessels white "
+        "on black, or probabilities in grey of 8 or 16 bits; without it --weights are scored",
+    )
+    evaluate.add_argument("--data", metavar="DIR", help=DATA)
+    evaluate.add_argument(
+        "--weights",
+        metavar="W",
+        help=f"{WEIGHTS}; of a run of train --folds, each network is scored on its fold",
+    )
+    evaluate.add_argument(
+        "--split", choices=("train", "test"), help="by default test if it has labels, else train"
+    )
+    evaluate.add_argument(
+        "--threshold", metavar="T", type=_share, help=f"{THRESHOLD}, 0.5 for finished probabilities"
+    )
+    evaluate.add_argument(
+        "--folds", metavar="K", type=_from(2), help="a row for each of K folds, and their mean and spread"
+    )
+    evaluate.add_argument("--tta", action="store_true", help=FLIPS)
+    evaluate.add_argument("--device", metavar="D", help=DEVICE)
+    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.set_defaults(run=_later("evaluate"))
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="segment photographs of any camera",
+        description="Write NAME_vessels.png (0 and 255) and NAME_probability.png (16-bit grey, 0 to 65535) "
+        "for every photograph, at its own size.",
+    )
+    predict.add_argument(
+        "paths", metavar="PATH", nargs="+", type=Path, help="photographs, or folders of them"
+    )
+    predict.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write to")
+    predict.add_argument("--weights", metavar="W", help=WEIGHTS)
+    predict.add_argument("--tta", action="store_true", help=FLIPS)
+    predict.add_argument("--threshold", metavar="T", type=_share, help=THRESHOLD)
+    predict.add_argument(
+        "--mask",
+        metavar="DIR",
+        type=Path,
+        help="masks of the field of view, paired with the photographs by name or number; found by default",
+    )
+    predict.add_argument("--device", metavar="D", help=DEVICE)
+    predict.set_defaults(run=_later("predict"))
+
+
+def _add_synthesize(commands: argparse._SubParsersAction) -> None:
+    synthesize = commands.add_parser(
+        "synthesize",
+        help="paint fundus photographs with exact labels, as many as you like",
+        description="Write painted photographs into DIR: images, labels, fov, second_observer, arteries_veins"
+        " (red, blue), centreline and calibre as PNG, eyes as JSON. train and evaluate take DIR as --data.",
+    )
+    synthesize.add_argument(
+        "folder", metavar="DIR", type=Path, help="folder to write to; new or empty, filled completely or not"
+    )
+    synthesize.add_argument("--images", metavar="N", type=_from(1), default=40, help="default: %(default)s")
+    synthesize.add_argument(
+        "--seed",
+        metavar="S",
+        type=_from(0),
+        default=0,
+        help="the same seed gives the same photographs, and more of them go on from there; default: "
+        "%(default)s",
+    )
+    synthesize.add_argument(
+        "--workers",
+        metavar="W",
+        type=_from(1),
+        help="threads that paint; no pixel depends on it (default: as many as cores, at most 8)",
+    )
+    synthesize.set_defaults(run=_later("synthesize"))
+
+
+def _later(command: str) -> Callable[[argparse.Namespace], int | None]:
+    """A command, imported when it runs, so that --help and a typing error answer at once."""
+    return lambda options: import_module(f"drive_unet.commands.{command}").run(options)
+
+
+def _from(least: int) -> Callable[[str], int]:
+    """The type of whole numbers of at least this."""
+
+    def number(text: str) -> int:
+        if not text.strip().lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of {least} or more")
+        return int(text)
+
+    return number
+
+
+def _share(text: str) -> float:
+    """The type of numbers in 0..1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value

@@ -1,0 +1,103 @@
+"""Behind ``drive-unet train``: a preset on all photographs, or on all but a fold."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from drive_unet import presets
+from drive_unet.commands import evaluate as scoring
+from drive_unet.data.dataset import DRIVEDataset, folds
+from drive_unet.data.find import OWN, find_labelled
+from drive_unet.data.pairing import listed
+from drive_unet.errors import DataError
+from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
+from drive_unet.training.loop import BEST, LAST, processes
+from drive_unet.training.provenance import versions
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train by a preset, on all photographs or on all but a fold, and say where the weights are."""
+    if options.preset not in presets.PRESETS:
+        raise ValueError(f"--preset {options.preset}: choose from {', '.join(presets.PRESETS)}")
+    if options.fold is not None and not options.fold < (options.folds or 0):
+        raise ValueError(f"--fold {options.fold} needs --folds, and is less than it")
+    process = processes()
+    with process.main_process_first():  # painted photographs are painted once
+        found = find_labelled(options.data)
+    if not found.training:
+        raise DataError(f"{found.root} holds test photographs only, from which nothing can be learned")
+    photographs = scoring.load(found, "train")
+
+    runs: list[tuple[Path, DRIVEDataset, DRIVEDataset | None]] = [(options.out, photographs, None)]
+    if options.folds:
+        splits = [[photographs.subset(part) for part in s] for s in folds(photographs.names, options.folds)]
+        runs = [(scoring.fold_folder(options.out, fold), *split) for fold, split in enumerate(splits)]
+        if options.fold is not None:
+            runs = [(options.out, *splits[options.fold])]
+    for folder, *_ in runs:
+        _refuse_to_overwrite(folder, options.resume)
+    results = []
+    for folder, learned_from, held_out in runs:
+        if process.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            print(
+                f"{folder}: {options.preset}, trained on {len(learned_from)} photographs, "
+                f"{scoring.source(found)}: {listed(learned_from.names, 40)}"
+            )
+        model, run = presets.train(
+            options.preset,
+            learned_from,
+            steps=options.steps,
+            seed=options.seed,
+            out=folder,
+            resume=options.resume,
+            mixed_precision=options.mixed_precision,
+            num_workers=options.workers,
+        )
+        if not process.is_main_process:
+            continue
+        # Nothing else of what the first weights say about themselves holds for these: neither data nor terms.
+        model.notes = {key: model.notes[key] for key in ("trained_on", "training")}
+        model.notes["trained_on"]["source"] = scoring.source(found)
+        model.notes |= {
+            "data": f"{len(learned_from)} photographs, {scoring.source(found)}",
+            "threshold": "best Dice on the photographs learned from",
+            "preset": options.preset,
+            "seed": options.seed,
+            "versions": versions(),
+        }
+        weights = model.save_pretrained(folder / BEST)
+        print(f"{run}\nweights: {weights}")
+        if held_out is not None:
+            own = found.kind == OWN
+            rows = [
+                scoring.score(model, held_out, name=str(options.out), own=own, tta=tta)
+                for tta in (False, True)
+            ]
+            results.append(rows)
+            observer = evaluate_second_observer(held_out)
+            print(f"\nOn the fold held out:\n{compare([*(row.marked for row in rows), observer])}")
+            print(f"{scoring.caution(rows[:1])}\n")
+    if not process.is_main_process:
+        return
+    out = shlex.quote(str(options.out))
+    if len(results) > 1:
+        print("\n\n".join(scoring.fold_table(group, photographs) for group in zip(*results, strict=True)))
+        data = f" --data {shlex.quote(options.data)}" if options.data else ""
+        print(f"\nScore them again: drive-unet evaluate --weights {out} --split train{data}")
+        out = shlex.quote(str(runs[0][0]))
+    print(f"Use it: drive-unet predict PHOTOGRAPHS --weights {out} --out predictions")
+
+
+def _refuse_to_overwrite(folder: Path, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name another --out, a folder")
+    kept = [name for name in (LAST, f"member-*/{LAST}", BEST) if any(folder.glob(name))]
+    if kept and not resume:
+        raise ValueError(
+            f"{folder} holds {kept[0]} of an earlier run: go on with --resume, or name another --out"
+        )
+    if kept == [BEST]:
+        raise ValueError(f"{folder} holds {BEST}, but no {LAST} to go on from: name another --out")

@@ -1,0 +1,14 @@
+from .exact import SCORES as SCORES
+from .exact import Confusion as Confusion
+from .exact import PrecisionRecall as PrecisionRecall
+from .exact import Roc as Roc
+from .exact import auc as auc
+from .exact import average_precision as average_precision
+from .exact import called as called
+from .exact import choose_threshold as choose_threshold
+from .exact import cldice as cldice
+from .exact import confusion as confusion
+from .exact import pixel_scores as pixel_scores
+from .exact import precision_recall_curve as precision_recall_curve
+from .exact import roc_curve as roc_curve
+from .exact import scores as scores

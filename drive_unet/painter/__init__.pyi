@@ -1,0 +1,10 @@
+from .eye import AS_USUAL as AS_USUAL
+from .eye import Eye as Eye
+from .eye import Ingredients as Ingredients
+from .eye import draw_eye as draw_eye
+from .painting import VERSION as VERSION
+from .painting import Fundus as Fundus
+from .painting import embedded as embedded
+from .painting import make_dataset as make_dataset
+from .painting import paint as paint
+from .painting import synthesize as synthesize

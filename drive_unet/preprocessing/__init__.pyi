@@ -1,0 +1,9 @@
+from .fov import detect_fov as detect_fov
+from .photographs import clahe as clahe
+from .photographs import extract_patches as extract_patches
+from .photographs import gamma as gamma
+from .photographs import green_channel as green_channel
+from .photographs import sample_patch_corners as sample_patch_corners
+from .photographs import squash as squash
+from .photographs import standardise as standardise
+from .photographs import vanished_fraction as vanished_fraction

@@ -1,0 +1,262 @@
+"""Before the network: field of view, channels, contrast, standardisation, patches, the cost of a squash."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from skimage.exposure import equalize_adapthist
+from skimage.morphology import skeletonize
+
+from drive_unet.errors import DataError
+from drive_unet.preprocessing.fov import as_uint8_image, detect_fov
+
+__all__ = [
+    "clahe",
+    "detect_fov",
+    "extract_patches",
+    "gamma",
+    "green_channel",
+    "sample_patch_corners",
+    "squash",
+    "standardise",
+    "vanished_fraction",
+]
+
+# Brightest channel (0..1) below which `standardise` takes a pixel for the dark surround when it is given no
+# FOV.
+SURROUND_LEVEL = 0.12
+
+# ---------------------------------------------------------------------- intensity
+
+
+def green_channel(image: np.ndarray) -> np.ndarray:
+    """The green channel, in which vessels stand out most.
+
+    Args:
+        image: (H, W, 3) uint8.
+
+    Returns:
+        (H, W) uint8, a copy.
+    """
+    return as_uint8_image(image, "green_channel", channels=3)[..., 1].copy()
+
+
+def clahe(channel: np.ndarray, clip_limit: float = 0.01, tiles: int = 8) -> np.ndarray:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) of one channel.
+
+    Args:
+        channel: (H, W) uint8.
+        clip_limit: 0..1, how much a tile's contrast may grow: near 0 hardly, 1 without limit.
+        tiles: tiles along each side of the image.
+
+    Returns:
+        (H, W) uint8, stretched to the full range; a constant channel is returned as it is.
+    """
+    channel = as_uint8_image(channel, "clahe", channels=1)
+    if tiles < 1 or not 0 <= clip_limit <= 1:
+        raise ValueError(
+            f"clahe needs tiles >= 1 and a clip_limit in 0..1, got tiles={tiles}, clip_limit={clip_limit}."
+        )
+    if channel.min() == channel.max():
+        return channel.copy()
+    kernel = [max(1, -(-side // tiles)) for side in channel.shape]
+    return np.rint(equalize_adapthist(channel, kernel_size=kernel, clip_limit=clip_limit) * 255).astype(
+        np.uint8
+    )
+
+
+def gamma(image: np.ndarray, g: float) -> np.ndarray:
+    """Raise every value to the power `g`: below 1 brightens the dark rim, above 1 darkens.
+
+    Args:
+        image: any shape, uint8, or float in 0..1.
+        g: exponent, > 0.
+
+    Returns:
+        The same shape and dtype.
+    """
+    image = np.asarray(image)
+    if not g > 0:
+        raise ValueError(f"gamma needs an exponent above 0, got {g}.")
+    if image.dtype == np.uint8:
+        table = np.rint(255 * (np.arange(256) / 255) ** g).astype(np.uint8)
+        return table[image]
+    if not np.issubdtype(image.dtype, np.floating):
+        raise DataError(f"gamma needs uint8, or float in 0..1, got {image.dtype}.")
+    return np.clip(image, 0, 1) ** np.asarray(g, image.dtype)
+
+
+def standardise(image: torch.Tensor, fov: torch.Tensor | None = None) -> torch.Tensor:
+    """Shift and scale every channel of every image to mean 0 and standard deviation 1 over its field of view.
+
+    It is differentiable and has no branch that depends on the data, so that a model may call it in `forward`.
+    Where the field of view is empty, or a channel constant in it, the result is 0.
+
+    Args:
+        image: (..., C, H, W) float, 0..1.
+        fov: (H, W), (..., 1, H, W) or another shape that broadcasts to the image, true or above 0.5 inside;
+            None takes the pixels whose brightest channel exceeds 0.12.
+
+    Returns:
+        The shape and dtype of `image`, 0 outside the field of view.
+    """
+    if not torch.is_floating_point(image):
+        raise DataError(
+            f"standardise needs a float image in 0..1, got {image.dtype}; divide uint8 by 255 first."
+        )
+    if fov is None:
+        inside = image.detach().amax(dim=-3, keepdim=True) > SURROUND_LEVEL
+    else:
+        inside = fov if fov.dtype == torch.bool else fov > 0.5
+    # float32 at least: sums over a photograph overflow float16. Two passes: E[x^2] - E[x]^2 cancels.
+    values = image.to(torch.promote_types(image.dtype, torch.float32))
+    zero = values.new_zeros(())
+    count = inside.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
+    mean = torch.where(inside, values, zero).sum(dim=(-2, -1), keepdim=True) / count
+    centred = torch.where(inside, values - mean, zero)
+    variance = centred.square().sum(dim=(-2, -1), keepdim=True) / count
+    return (centred / variance.clamp(min=1e-8).sqrt()).to(image.dtype)
+
+
+# ---------------------------------------------------------------------- patches
+
+
+def sample_patch_corners(
+    fov: np.ndarray, size: int | tuple[int, int], count: int, generator: np.random.Generator | int
+) -> np.ndarray:
+    """Draw patches that lie in the frame and whose centre lies in the field of view.
+
+    Args:
+        fov: (H, W) bool.
+        size: side, or (height, width), of the patches in px.
+        count: how many, drawn with replacement.
+        generator: a NumPy random generator, or a seed for one.
+
+    Returns:
+        (count, 2) int64, the (row, column) of each patch's upper left pixel.
+
+    Raises:
+        DataError: if the frame is smaller than a patch, or no patch has its centre in the field of view.
+    """
+    fov = _as_mask(fov, "fov")
+    height, width = _pair(size)
+    if height > fov.shape[0] or width > fov.shape[1]:
+        raise DataError(
+            f"A patch of {height}x{width} px does not fit into a frame of {fov.shape[0]}x{fov.shape[1]}."
+        )
+    # Corner (r, c) has its centre at (r + height // 2, c + width // 2).
+    centres = fov[height // 2 :, width // 2 :][: fov.shape[0] - height + 1, : fov.shape[1] - width + 1]
+    candidates = np.argwhere(centres)
+    if not len(candidates):
+        raise DataError(
+            f"No patch of {height}x{width} px has its centre in the field of view; use smaller patches."
+        )
+    return candidates[np.random.default_rng(generator).integers(len(candidates), size=count)]
+
+
+def extract_patches(image: np.ndarray, corners: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Cut the patches at `corners` out of an image, or of a mask.
+
+    Args:
+        image: (H, W) or (H, W, C), any dtype.
+        corners: (N, 2) int, (row, column) of each patch's upper left pixel, as `sample_patch_corners` gives
+            them.
+        size: side, or (height, width), in px.
+
+    Returns:
+        (N, height, width) or (N, height, width, C), the dtype of `image`.
+    """
+    image, corners = np.asarray(image), np.asarray(corners, dtype=np.int64).reshape(-1, 2)
+    height, width = _pair(size)
+    last = np.array(image.shape[:2]) - (height, width)
+    if (corners < 0).any() or (corners > last).any():
+        raise DataError(
+            f"A patch of {height}x{width} px at these corners leaves the frame of {image.shape[:2]}."
+        )
+    windows = np.lib.stride_tricks.sliding_window_view(image, (height, width), axis=(0, 1))
+    patches = windows[corners[:, 0], corners[:, 1]]  # (N, height, width), or (N, C, height, width)
+    return np.ascontiguousarray(np.moveaxis(patches, 1, -1) if image.ndim == 3 else patches)
+
+
+# ---------------------------------------------------------------------- what a squash costs
+
+
+def squash(image: np.ndarray, size: tuple[int, int] = (256, 256)) -> np.ndarray:
+    """Resize to a fixed size, whatever the proportions, as many tutorials do.
+
+    Args:
+        image: (H, W, 3) or (H, W) uint8, resized with antialiased bilinear weights; or a (H, W) bool mask, of
+            which a new pixel is true where at least half of its weight was.
+        size: (height, width) of the result in px.
+
+    Returns:
+        (height, width[, 3]), the dtype of `image`.
+    """
+    image = np.asarray(image)
+    height, width = _pair(size)
+    if image.dtype == bool:
+        weights = Image.fromarray(image.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(weights) >= 0.5
+    image = as_uint8_image(image, "squash")
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def vanished_fraction(
+    vessels: np.ndarray,
+    size: tuple[int, int] = (256, 256),
+    of: Literal["pixels", "centreline", "segments"] = "pixels",
+) -> float:
+    """How much of a vessel label is gone after a squash to `size` and the way back to its own size.
+
+    Args:
+        vessels: (H, W) bool.
+        size: (height, width) of the squash in px.
+        of: "pixels" counts vessel pixels; "centreline" the pixels of the vessels' skeleton, so that a thin
+            vessel weighs as much as a thick one; "segments" the pieces of skeleton between branchings, of 5
+            px or longer, that lost more than half of their length.
+
+    Returns:
+        The lost share, 0..1; nan if there is nothing to lose.
+    """
+    vessels = _as_mask(vessels, "vessels")
+    height, width = vessels.shape
+    small = Image.fromarray(squash(vessels, size).astype(np.uint8))
+    lost = vessels & (np.asarray(small.resize((width, height), Image.Resampling.NEAREST)) == 0)
+    if of == "pixels":
+        counted = vessels
+    elif of in ("centreline", "segments"):
+        counted = skeletonize(vessels)
+    else:
+        raise ValueError(f'vanished_fraction knows of="pixels", "centreline" and "segments", not {of!r}.')
+    if of != "segments":
+        return float(lost[counted].mean()) if counted.any() else float("nan")
+
+    neighbours = ndimage.convolve(counted.astype(np.uint8), np.ones((3, 3), np.uint8), mode="constant") - 1
+    pieces, count = ndimage.label(counted & (neighbours <= 2), structure=np.ones((3, 3)))
+    length = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    gone = np.bincount(pieces[lost], minlength=count + 1)[1:]
+    long = length >= 5
+    return float((gone[long] > length[long] / 2).mean()) if long.any() else float("nan")
+
+
+# ---------------------------------------------------------------------- checks of arguments
+
+
+def _as_mask(mask: np.ndarray, name: str) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not (mask.dtype == bool or np.isin(mask, (0, 1)).all()):
+        raise DataError(
+            f"{name} must be (H, W) with the values 0 and 1 only, got shape {mask.shape}, dtype {mask.dtype}."
+        )
+    return mask.astype(bool)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (size, size) if np.ndim(size) == 0 else size
+    if height < 1 or width < 1:
+        raise ValueError(f"A size must be at least 1x1 px, got {size}.")
+    return int(height), int(width)

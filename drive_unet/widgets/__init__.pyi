@@ -1,0 +1,3 @@
+from .exercises import check as check
+from .explorer import explore as explore
+from .eye_explorer import explore_eye as explore_eye
