@@ -33,6 +33,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     if any(item.path.suffix == ".ipynb" for item in session.items):
-        from drive_unet.painter.painting import embedded
+        from drive_unet.data.painted import embedded_folder
 
-        embedded(progress=False)
+        embedded_folder(progress=False)

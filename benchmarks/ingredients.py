@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from drive_unet import UNet, evaluate, fit
 from drive_unet.augmentation import RandomColour, RandomPatch
 from drive_unet.data import DRIVEDataset
+from drive_unet.data.painted import painted_dataset
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.presets import choose_thresholds
 
@@ -35,14 +36,14 @@ VARIANTS: dict[str, Ingredients] = {"everything": AS_USUAL} | {
 def run(mix: Ingredients, seed: int, steps: int, genuine: DRIVEDataset) -> dict:
     """Train on eyes painted with `mix`, and score on the genuine photographs."""
     first = seed * (EYES + CHOOSING)
-    learned = DRIVEDataset.painted(range(first, first + EYES), mix=mix)
+    learned = painted_dataset(range(first, first + EYES), mix=mix)
     learned.transform = v2.Compose(
         [RandomPatch(256, exact=0.5, scale=(0.75, 1.35)), RandomColour(gain=0.25, gamma=0.4, noise=0.03)]
     )
     torch.manual_seed(seed)
     model = UNet()
     training = fit(model, learned, steps=steps, average=0.98, seed=seed, progress=False)
-    choose_thresholds(model, DRIVEDataset.painted(range(first + EYES, first + EYES + CHOOSING), mix=mix))
+    choose_thresholds(model, painted_dataset(range(first + EYES, first + EYES + CHOOSING), mix=mix))
     scored = evaluate(model, genuine).pooled
     return {name: scored[name] for name in SCORES} | {"seconds": round(training.seconds), "steps": steps}
 

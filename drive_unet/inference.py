@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from drive_unet.data.dataset import DRIVEDataset, Sample, read_image
+from drive_unet.data.dataset import DRIVEDataset, Sample
+from drive_unet.data.reading import read_image
 from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing.photographs import detect_fov, standardise
 

@@ -109,7 +109,7 @@ def train(
     if isinstance(photographs, PaintedStream):
         raise ValueError(
             "a stream would have to be painted whole to choose thresholds on: train on it with fit, or give "
-            "this function DRIVEDataset.painted(range(100))"
+            "this function painted_dataset(range(100))"
         )
     preset = replace(preset, steps=steps or preset.steps)
     if num_workers is None:

@@ -200,9 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1 if stale else 0
 
-    from drive_unet.painter.painting import embedded
+    from drive_unet.data.painted import embedded_folder
 
-    embedded()  # painted before the first kernel starts, so that no progress bar gets into an output
+    embedded_folder()  # painted before the first kernel starts, so that no progress bar gets into an output
     failed = 0
     start = time.perf_counter()
     for path in paths:

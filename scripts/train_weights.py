@@ -37,6 +37,7 @@ from drive_unet import (
     train,
 )
 from drive_unet.augmentation import RandomColour, RandomPatch
+from drive_unet.data.painted import painted_dataset
 from drive_unet.presets import choose_thresholds
 from drive_unet.training.provenance import versions
 
@@ -60,7 +61,7 @@ def from_painted(seed: int, steps: int, run: Path) -> UNet:
     torch.manual_seed(seed)
     model = UNet()
     result = fit(model, photographs, steps=steps, average=0.98, seed=seed, out=run, resume=True)
-    choosing = DRIVEDataset.painted(CHOOSING)
+    choosing = painted_dataset(CHOOSING)
     choose_thresholds(model, choosing)
     embedded = load_drive("embedded").test
     scored = {way: evaluate(model, embedded, tta=tta).pooled for way, tta in WAYS.items()}

@@ -16,7 +16,7 @@ from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
 from drive_unet.commands import main as command_line
 from drive_unet.commands.main import main
 from drive_unet.data.pairing import match
-from drive_unet.painter import painting as synthetic
+from drive_unet.painter import painting
 from drive_unet.painter.painting import make_dataset, paint
 from drive_unet.painter.store import PLAIN, image_seed
 from drive_unet.presets import Preset
@@ -629,7 +629,7 @@ def test_synthesize_paints_what_the_seed_says(synthesized):
 
 
 def test_synthesize_says_where_the_photographs_are_and_what_to_do_with_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(synthetic, "paint", lambda seed: paint(seed, (73, 71)))
+    monkeypatch.setattr(painting, "paint", lambda seed: paint(seed, (73, 71)))
     folder = tmp_path / "my eyes"
     folder.mkdir()  # empty
     assert done("synthesize", folder, "--images", 3) == 0

@@ -30,6 +30,7 @@ from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, Sample, folds, load_drive, read_image, read_mask
+from drive_unet.data.painted import painted_dataset
 from drive_unet.errors import DataError
 from drive_unet.painter.eye import Ingredients
 from drive_unet.painter.painting import paint
@@ -422,15 +423,15 @@ def test_order_takes_each_photograph_once_and_again(official):
 
 def test_painted_eyes_are_those_of_their_seeds_and_strengths(monkeypatch):
     small = functools.partial(paint, size=(146, 141))
-    monkeypatch.setattr("drive_unet.data.dataset.paint", small)
+    monkeypatch.setattr("drive_unet.painter.painting.paint", small)
     mix = Ingredients(lesions=0, noise=0)
-    data, eye = DRIVEDataset.painted([4, 2], mix=mix), small(2, mix=mix)
+    data, eye = painted_dataset([4, 2], mix=mix), small(2, mix=mix)
     assert data.names == ["painted-4", "painted-2"]
     np.testing.assert_array_equal((data[1].image.numpy() * 255).round().transpose(1, 2, 0), eye.image)
     np.testing.assert_array_equal(data.vessels[1], eye.vessels)
     np.testing.assert_array_equal(data.fovs[1], eye.fov)
     np.testing.assert_array_equal(data.second_observer[1], eye.second_observer)
-    assert data.fingerprints[:1] != DRIVEDataset.painted([4]).fingerprints
+    assert data.fingerprints[:1] != painted_dataset([4]).fingerprints
 
 
 def test_load_training_alone(tmp_path):

@@ -11,6 +11,7 @@ import tomllib
 import pytest
 import yaml
 from check_large_files import too_large
+from importlinter.cli import lint_imports
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from repository import MACHINE_PATH, ROOT, broken_links, files
@@ -53,6 +54,11 @@ def test_continuous_integration_runs_the_readme_line_as_it_stands():
     assert os.name == "nt" or os.access(script, os.X_OK)
     workflow = yaml.safe_load(text_of(".github/workflows/tests.yml"))
     assert any(step.get("run") == "./.ci/run" for step in workflow["jobs"]["notebooks"]["steps"])
+
+
+def test_rooms_import_one_way(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports() == 0, "lint-imports shows which import breaks which contract of pyproject.toml"
 
 
 def test_readme_leads_everywhere():

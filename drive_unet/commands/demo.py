@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from drive_unet.data.dataset import load_drive
+from drive_unet.data.drive import load_drive
 from drive_unet.evaluation.evaluator import compare, evaluate, evaluate_second_observer
 from drive_unet.inference import predict_all, segment
 from drive_unet.models import UNet

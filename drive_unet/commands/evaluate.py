@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from drive_unet.data.dataset import DRIVEDataset, folds
+from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.drive import folds
 from drive_unet.data.find import OWN, DriveFolder, find_labelled
 from drive_unet.data.pairing import images, listed, match
 from drive_unet.data.reading import read_prediction

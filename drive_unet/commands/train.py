@@ -8,7 +8,8 @@ from pathlib import Path
 
 from drive_unet import presets
 from drive_unet.commands import evaluate as scoring
-from drive_unet.data.dataset import DRIVEDataset, folds
+from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.drive import folds
 from drive_unet.data.find import OWN, find_labelled
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError

@@ -1,13 +1,22 @@
 from .archives import unpack as unpack
-from .dataset import Drive as Drive
+from .cache import cache_folder as cache_folder
 from .dataset import DRIVEDataset as DRIVEDataset
 from .dataset import Sample as Sample
-from .dataset import folds as folds
-from .dataset import load_drive as load_drive
+from .drive import Drive as Drive
+from .drive import folds as folds
+from .drive import load_drive as load_drive
 from .find import DriveFolder as DriveFolder
 from .find import find_drive as find_drive
 from .find import find_labelled as find_labelled
-from .painted import PaintedStream as PaintedStream
+from .painted import (
+    PaintedStream as PaintedStream,
+)
+from .painted import (
+    embedded_folder as embedded_folder,
+)
+from .painted import (
+    painted_dataset as painted_dataset,
+)
 from .pairing import Pair as Pair
 from .reading import read_image as read_image
 from .reading import read_mask as read_mask

@@ -12,8 +12,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from drive_unet.data.cache import cache_folder
 from drive_unet.errors import DataError
-from drive_unet.painter.store import cache_folder
 
 IMAGE_SUFFIXES = frozenset(
     {".tif", ".tiff", ".gif", ".png", ".bmp", ".jpg", ".jpeg", ".ppm", ".pgm", ".webp"}

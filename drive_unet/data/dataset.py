@@ -1,14 +1,11 @@
-"""Photographs with their labels: decoding, the dataset, the split into folds, and `load_drive` for it all."""
+"""Photographs with their labels: the dataset that training and scoring take."""
 
 from __future__ import annotations
 
 import hashlib
 import operator
-import random
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -19,16 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
-from tqdm.auto import tqdm
 
-from drive_unet.data.find import DriveFolder, find_drive
-from drive_unet.data.pairing import FOV, Pair, child, images, listed, pair_folders
-from drive_unet.data.reading import Photograph, read_image, read_mask, read_photograph
+from drive_unet.data.pairing import FOV, Pair, child, images, pair_folders
+from drive_unet.data.reading import Photograph, read_photograph
 from drive_unet.errors import DataError
-from drive_unet.painter.eye import AS_USUAL, Ingredients
-from drive_unet.painter.painting import Fundus, paint
-
-__all__ = ["DRIVEDataset", "Drive", "Sample", "folds", "load_drive", "read_image", "read_mask"]
 
 
 class Sample(NamedTuple):
@@ -46,16 +37,6 @@ class Sample(NamedTuple):
 
 
 # --------------------------------------------------------------------------------------------------- datasets
-
-
-def painted_photograph(eye: Fundus) -> Photograph:
-    """What a dataset keeps of a painted eye."""
-    return Photograph(
-        torch.from_numpy(np.ascontiguousarray(eye.image.transpose(2, 0, 1))),
-        torch.from_numpy(eye.vessels[None].astype(np.uint8)),
-        torch.from_numpy(eye.fov[None].astype(np.uint8)),
-        eye.second_observer,
-    )
 
 
 def _fov_beside(image_dir: Path, mask_dir: Path | None) -> Path | None:
@@ -121,28 +102,6 @@ class DRIVEDataset(Dataset):
         pairs = list(pairs)
         photographs = [read_photograph(pair, smooth=smooth) for pair in pairs]
         return cls._of([pair.name for pair in pairs], photographs, transform)
-
-    @classmethod
-    def painted(
-        cls, seeds: Iterable[int], *, mix: Ingredients = AS_USUAL, progress: bool = False
-    ) -> DRIVEDataset:
-        """The painted eyes of these seeds, in memory alone; about half a second each.
-
-        The embedded dataset's eyes have other, far larger seeds than any that is written by hand. For more
-        eyes than memory holds, see `drive_unet.data.painted.PaintedStream`.
-        """
-        seeds = list(seeds)
-        with ThreadPoolExecutor() as pool:
-            photographs = list(
-                tqdm(
-                    pool.map(lambda seed: painted_photograph(paint(seed, mix=mix)), seeds),
-                    total=len(seeds),
-                    desc="painting",
-                    unit="image",
-                    disable=not progress,
-                )
-            )
-        return cls._of([f"painted-{seed}" for seed in seeds], photographs, None)
 
     @classmethod
     def _of(cls, names: list[str], photographs: list[Photograph], transform: Callable | None) -> DRIVEDataset:
@@ -255,127 +214,3 @@ def _collate_none(batch: list[None], *, collate_fn_map: dict | None = None) -> N
 
 # Unlabelled photographs have None for vessels; so a plain DataLoader batches them, and has None there too.
 default_collate_fn_map.setdefault(type(None), _collate_none)
-
-
-# ------------------------------------------------------------------------------------------- splits and DRIVE
-
-
-def folds(names: Iterable[str], k: int = 5, seed: int = 0) -> list[tuple[list[str], list[str]]]:
-    """Split photographs into k folds, each held out once.
-
-    Args:
-        names: of the photographs; their order does not matter.
-        k: number of folds, 2 to the number of photographs.
-        seed: 0 deals the sorted names out in turn, so that fold 0 of DRIVE holds out 21, 26, 31, 36; any
-            other seed shuffles them first.
-
-    Returns:
-        k pairs (training names, held-out names), sorted. The held-out parts are disjoint and cover all names.
-
-    Raises:
-        ValueError: if k does not fit, or a name occurs twice.
-    """
-    ordered = sorted(names)
-    if len(set(ordered)) != len(ordered):
-        raise ValueError(f"a name occurs twice among {', '.join(ordered)}: name each photograph once")
-    if len(ordered) < 2:
-        raise ValueError(f"{len(ordered)} photographs cannot be split: folds need two or more")
-    if not 2 <= k <= len(ordered):
-        raise ValueError(
-            f"k={k} folds cannot be made of {len(ordered)} photographs: choose k from 2 to {len(ordered)}"
-        )
-    if seed:
-        random.Random(seed).shuffle(ordered)
-    held_out = [sorted(ordered[fold::k]) for fold in range(k)]
-    return [(sorted(set(ordered) - set(part)), part) for part in held_out]
-
-
-@dataclass(frozen=True)
-class Drive:
-    """DRIVE, ready for training and scoring: disjoint datasets and where they come from.
-
-    Attributes:
-        train: what the network learns from.
-        validation: training photographs held out to choose a checkpoint and a threshold on.
-        evaluation: what scores are computed on, used for no choice at all: the test photographs where they
-            have labels, else another part held out of the training photographs.
-        test: the test photographs, with labels or without.
-        source: "DRIVE" or "embedded".
-    """
-
-    train: DRIVEDataset
-    validation: DRIVEDataset
-    evaluation: DRIVEDataset
-    test: DRIVEDataset
-    source: str
-
-    def describe(self) -> str:
-        """Which photographs serve for what, and why, in two or three sentences."""
-        origin = "the embedded painted dataset" if self.source == "embedded" else "DRIVE"
-        split = (
-            f"Training on {len(self.train)} photographs of {origin}; checkpoint and threshold are chosen on "
-            f"{len(self.validation)} held-out ones, {listed(self.validation.names, 20)}."
-        )
-        if self.test.has_labels:
-            return f"{split} Scores are computed on the {len(self.test)} test photographs."
-        why = (
-            f"The {len(self.test)} test photographs have no vessel labels (the official download withholds "
-            "them)"
-            if len(self.test)
-            else "There are no test photographs"
-        )
-        return (
-            f"{split} {why}, so scores are computed on {len(self.evaluation)} more training photographs "
-            f"that nothing else has seen, {listed(self.evaluation.names, 20)}."
-        )
-
-
-def load_drive(
-    root: str | Path | None = None,
-    *,
-    fold: int = 0,
-    k: int = 5,
-    seed: int = 0,
-    transform: Callable | None = None,
-) -> Drive:
-    """Find DRIVE and load it, with one fold of the training photographs held out for validation.
-
-    Where the test photographs have no labels, as in today's official download, the next fold is held out as
-    well, to compute scores on: nothing is scored on the photographs that a checkpoint or a threshold was
-    chosen on.
-
-    Args:
-        root: see `find_drive`.
-        fold: which of the k folds to hold out, 0 to k - 1.
-        k, seed: see `folds`.
-        transform: for the training photographs only.
-
-    Raises:
-        DataError: see `find_drive` and `DRIVEDataset`.
-        ValueError: if there is no such fold.
-    """
-    if not 0 <= fold < k:
-        raise ValueError(f"there is no fold {fold}: with k={k} folds, choose 0 to {k - 1}")
-    found: DriveFolder = find_drive(root)
-    if not found.training:
-        raise DataError(
-            f"{found.root} holds test photographs only, from which nothing can be learned: put training.zip "
-            "beside it and name the folder that holds both"
-        )
-    splits = folds((pair.name for pair in found.training), k, seed)
-    everything = DRIVEDataset.from_pairs(found.training)
-    train, validation = splits[fold]
-    test = DRIVEDataset.from_pairs(found.test)
-    evaluation = test
-    if not test.has_labels:
-        if k < 3:
-            raise ValueError(
-                f"k={k} leaves nothing to train on: without test labels two folds are held out, so choose k "
-                "of 3 or more"
-            )
-        scored = splits[(fold + 1) % k][1]
-        train = [name for name in train if name not in scored]
-        evaluation = everything.subset(scored)
-    return Drive(
-        everything.subset(train, transform), everything.subset(validation), evaluation, test, found.kind
-    )

@@ -24,8 +24,6 @@ from drive_unet.data.pairing import (
     read_split,
 )
 from drive_unet.errors import DataError
-from drive_unet.painter import painting as synthetic
-from drive_unet.painter import store as embedded
 
 __all__ = ["EMBEDDED", "FALLBACK", "OWN", "VARIABLE", "DriveFolder", "Pair", "find_drive", "find_labelled"]
 
@@ -90,7 +88,9 @@ def find_drive(root: str | Path | None = None) -> DriveFolder:
         print(FALLBACK)
         place = EMBEDDED
     if str(place) == EMBEDDED:
-        return _collect(synthetic.embedded())
+        from drive_unet.data.painted import embedded_folder  # here: it loads PyTorch
+
+        return _collect(embedded_folder())
     origin = f"The environment variable {VARIABLE} names " if root is None and variable else ""
     try:
         path = Path(place).expanduser()
@@ -159,7 +159,7 @@ def _collect(path: Path) -> DriveFolder:
 def _is_painted(path: Path) -> bool:
     """Whether `drive_unet.painter.painting` painted this folder."""
     try:
-        manifest = json.loads((path / embedded.MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         return manifest["generator"] == "drive_unet.painter"
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -1,4 +1,7 @@
-"""Painted eyes without end for training: painted while the network learns, and forgotten after use."""
+"""Painted photographs as datasets and endless streams: the one place that imports the painter.
+
+A stream paints while a network learns from it, and forgets each eye after use.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,60 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from drive_unet.data.dataset import DRIVEDataset, painted_photograph
+from drive_unet.data.cache import cache_folder
+from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.reading import Photograph
-from drive_unet.painter import painting as synthetic
-from drive_unet.painter import store as embedded
+from drive_unet.painter import painting, store
 from drive_unet.painter.eye import AS_USUAL, Ingredients
+from drive_unet.painter.painting import Fundus
+
+
+def embedded_folder(seed: int = 0, progress: bool = True) -> Path:
+    """The painted set in DRIVE's layout that stands in for DRIVE: in the user's cache, made on first use.
+
+    The cache folder is the system's own for user caches, or the one named by the environment variable
+    DRIVE_UNET_CACHE. Arguments and errors: see `drive_unet.painter.make_embedded`.
+    """
+    return painting.make_embedded(cache_folder(), seed=seed, progress=progress)
+
+
+def painted_photograph(eye: Fundus) -> Photograph:
+    """What a dataset keeps of a painted eye."""
+    return Photograph(
+        torch.from_numpy(np.ascontiguousarray(eye.image.transpose(2, 0, 1))),
+        torch.from_numpy(eye.vessels[None].astype(np.uint8)),
+        torch.from_numpy(eye.fov[None].astype(np.uint8)),
+        eye.second_observer,
+    )
+
+
+def painted_dataset(
+    seeds: Iterable[int], *, mix: Ingredients = AS_USUAL, progress: bool = False
+) -> DRIVEDataset:
+    """The painted eyes of these seeds, in memory alone; about half a second each.
+
+    The embedded dataset's eyes have other, far larger seeds than any that is written by hand. For more eyes
+    than memory holds, see `PaintedStream`.
+    """
+    seeds = list(seeds)
+    with ThreadPoolExecutor() as pool:
+        photographs = list(
+            tqdm(
+                pool.map(lambda seed: painted_photograph(painting.paint(seed, mix=mix)), seeds),
+                total=len(seeds),
+                desc="painting",
+                unit="image",
+                disable=not progress,
+            )
+        )
+    return DRIVEDataset._of([f"painted-{seed}" for seed in seeds], photographs, None)
 
 
 class PaintedStream(DRIVEDataset):
@@ -56,7 +104,7 @@ class PaintedStream(DRIVEDataset):
         mix.check()
         self.at_once, self.reuse = min(at_once, eyes), reuse
         names = [f"streamed-{seed}-{eye}" for eye in range(eyes)]
-        self._fill(names, _Eyes(names, mix, self.at_once, threads or embedded.cores()), transform)
+        self._fill(names, _Eyes(names, mix, self.at_once, threads or store.cores()), transform)
 
     @property
     def has_labels(self) -> bool:
@@ -65,7 +113,7 @@ class PaintedStream(DRIVEDataset):
     @property
     def fingerprints(self) -> list[str]:
         """16 hexadecimal digits an eye, of its name and the painter's version: it is not painted yet."""
-        painter = f"{synthetic.VERSION} {self._photographs.mix}"
+        painter = f"{painting.VERSION} {self._photographs.mix}"
         return [hashlib.sha256(f"{painter} {name}".encode()).hexdigest()[:16] for name in self.names]
 
     def order(self, length: int, seed: int) -> Tensor:
@@ -128,5 +176,5 @@ class _Eyes(Sequence):
 
     def _paint(self, eye: int) -> Photograph:
         stream, number = self.names[eye].split("-")[1:]
-        seed = embedded.image_seed(int(stream), 1_000_000 + int(number))
-        return painted_photograph(synthetic.paint(seed, mix=self.mix))
+        seed = store.image_seed(int(stream), 1_000_000 + int(number))
+        return painted_photograph(painting.paint(seed, mix=self.mix))

@@ -4,7 +4,7 @@ from .eye import Ingredients as Ingredients
 from .eye import draw_eye as draw_eye
 from .painting import VERSION as VERSION
 from .painting import Fundus as Fundus
-from .painting import embedded as embedded
 from .painting import make_dataset as make_dataset
+from .painting import make_embedded as make_embedded
 from .painting import paint as paint
 from .painting import synthesize as synthesize

@@ -157,14 +157,12 @@ def synthesize(
     return _store.write(folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress)
 
 
-def embedded(seed: int = 0, progress: bool = True) -> Path:
-    """Return the painted dataset in the user's cache; it is made on first use and remade if it was damaged.
-
-    The cache folder is the system's own for user caches, or the one named by the environment variable
-    DRIVE_UNET_CACHE.
+def make_embedded(cache: str | Path, *, seed: int = 0, progress: bool = True) -> Path:
+    """Return the painted dataset kept in a cache; it is made on first use and remade if it was damaged.
 
     Args:
-        seed: of the set; each has a folder of its own.
+        cache: folder for all that can be made again; the set gets a folder of its own in it.
+        seed: of the set.
         progress: show a progress bar while painting.
 
     Returns:
@@ -173,7 +171,7 @@ def embedded(seed: int = 0, progress: bool = True) -> Path:
     Raises:
         DataError: if the cache folder cannot be written.
     """
-    return _store.cached(paint, VERSION, seed=seed, progress=progress)
+    return _store.cached(Path(cache), paint, VERSION, seed=seed, progress=progress)
 
 
 def _draw_vessels(rng, eye: Eye, vessels: Course, size, mix: Ingredients):

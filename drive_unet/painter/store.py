@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -21,12 +20,6 @@ from drive_unet.errors import DataError
 
 MANIFEST = "manifest.json"
 PLAIN = 2_000_000  # added to the numbers of a plain set, so that it repeats no eye of the embedded one
-
-
-def cache_folder() -> Path:
-    """The folder for all that can be made again: DRIVE_UNET_CACHE, or the system's own for user caches."""
-    named = os.environ.get("DRIVE_UNET_CACHE") or platformdirs.user_cache_dir("drive-unet", appauthor=False)
-    return Path(named).expanduser()
 
 
 def cores() -> int:
@@ -188,9 +181,9 @@ def write(
     return folder
 
 
-def cached(paint: Callable, version: int, *, seed: int = 0, progress: bool = True) -> Path:
-    """The painted dataset in the cache, made or remade where needed; see `painting.embedded`."""
-    folder = cache_folder() / f"embedded-v{version}-seed{seed}"
+def cached(cache: Path, paint: Callable, version: int, *, seed: int = 0, progress: bool = True) -> Path:
+    """The painted set in the folder `cache`, made or remade where needed; see `painting.make_embedded`."""
+    folder = cache / f"embedded-v{version}-seed{seed}"
     if intact(folder, version, seed):
         return folder
     work = None

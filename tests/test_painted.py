@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from drive_unet import DRIVEDataset, PaintedStream, UNet, fit, presets
 from drive_unet.augmentation import training_transform
-from drive_unet.painter import painting as synthetic
+from drive_unet.painter import painting
 from drive_unet.painter import store as embedded
 from drive_unet.painter.eye import AS_USUAL, Ingredients, draw_eye
 from drive_unet.painter.painting import Fundus
@@ -54,7 +54,7 @@ class Painter:
 @pytest.fixture
 def painter(monkeypatch) -> Painter:
     stand_in = Painter()
-    monkeypatch.setattr(synthetic, "paint", stand_in)
+    monkeypatch.setattr(painting, "paint", stand_in)
     return stand_in
 
 
@@ -63,7 +63,7 @@ def nothing_painted(monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("an eye was painted")
 
-    monkeypatch.setattr(synthetic, "paint", never)
+    monkeypatch.setattr(painting, "paint", never)
 
 
 def same(one, other):
@@ -84,7 +84,7 @@ def weights(model):
 
 def test_an_item_is_a_painted_eye_of_its_own_seed():
     mix = Ingredients(lesions=0, noise=0.5)
-    eye = synthetic.paint(embedded.image_seed(3, 1_000_000), mix=mix)
+    eye = painting.paint(embedded.image_seed(3, 1_000_000), mix=mix)
     stream = PaintedStream(1, seed=3, mix=mix)
     image, vessels, fov = stream[0]
     np.testing.assert_allclose(image.numpy().transpose(1, 2, 0) * 255, eye.image, atol=1e-4)
@@ -119,7 +119,7 @@ def test_no_eye_is_one_of_a_painted_dataset(painter):
     streamed = set(painter.seeds)
     assert len(streamed) == 150
     assert not streamed & {embedded.image_seed(0, number) for number in range(1, 1000)}
-    assert min(streamed) > 1_000_000  # nor of DRIVEDataset.painted with a seed written by hand
+    assert min(streamed) > 1_000_000  # nor of painted_dataset with a seed written by hand
 
 
 def test_strengths_reach_the_painter(painter):
@@ -164,7 +164,7 @@ def test_fingerprints_tell_seeds_strengths_and_painters_apart(nothing_painted, m
     assert PaintedStream(30, seed=0, at_once=3, reuse=2, threads=1).fingerprints[:20] == first
     others = [PaintedStream(20, seed=1), PaintedStream(20, mix=Ingredients(lesions=0))]
     marks = [first, *(other.fingerprints for other in others)]
-    monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
+    monkeypatch.setattr(painting, "VERSION", painting.VERSION + 1)
     marks.append(PaintedStream(20, seed=0).fingerprints)
     assert len(set().union(*marks)) == 4 * 20
 

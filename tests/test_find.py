@@ -13,7 +13,7 @@ from builders import TEST, TRAINING, write_drive, write_split, zipped
 from drive_unet.data import find as locate
 from drive_unet.data.find import FALLBACK, find_drive
 from drive_unet.errors import DataError
-from drive_unet.painter import painting as synthetic
+from drive_unet.painter import painting
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def private(monkeypatch, tmp_path_factory) -> Path:
 @pytest.fixture
 def painted(monkeypatch, official) -> Path:
     """Stands for the embedded set, which takes seconds to paint."""
-    monkeypatch.setattr(synthetic, "embedded", lambda: official)
+    monkeypatch.setattr("drive_unet.data.painted.embedded_folder", lambda: official)
     return official
 
 
@@ -152,7 +152,7 @@ def test_a_small_sample_of_drive_is_allowed(tmp_path):
 
 
 def test_painted_set_may_have_any_size(tmp_path):
-    synthetic.make_dataset(tmp_path / "set", training=1, test=1, progress=False)
+    painting.make_dataset(tmp_path / "set", training=1, test=1, progress=False)
     found = find_drive(tmp_path)  # in a nested folder
     assert (found.kind, len(found.training), len(found.test)) == ("embedded", 1, 1)
     assert found.has_test_labels

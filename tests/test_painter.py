@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from drive_unet import DRIVEDataset
 from drive_unet.data.find import find_labelled
+from drive_unet.data.painted import embedded_folder
 from drive_unet.errors import DataError
-from drive_unet.painter import painting as synthetic
-from drive_unet.painter import store
+from drive_unet.painter import painting, store
 from drive_unet.painter import vessels as vasculature
 from drive_unet.painter.eye import Eye, Ingredients, draw_eye
 from drive_unet.painter.lesions import add_lesions
@@ -98,7 +98,7 @@ def painted(tmp_path_factory):
 def plain(tmp_path_factory):
     """A set in plain folders: two small eyes of seed 5."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "paint", functools.partial(paint, size=SMALL))
+        patch.setattr(painting, "paint", functools.partial(paint, size=SMALL))
         folder = tmp_path_factory.mktemp("plain") / "set"
         return synthesize(folder, 2, seed=5, workers=3, progress=False)
 
@@ -112,7 +112,7 @@ def plain_eyes() -> list[Fundus]:
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DRIVE_UNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(synthetic, "paint", sketch)
+    monkeypatch.setattr(painting, "paint", sketch)
     return tmp_path / "cache"
 
 
@@ -497,11 +497,11 @@ def test_plain_layout(plain):
     folders = ("images", "labels", "fov", "second_observer", "arteries_veins", "centreline", "calibre")
     names = {f"{folder}/{number:06d}.png" for folder in folders for number in (1, 2)}
     assert set(contents(plain)) == names | {"manifest.json", "eyes/000001.json", "eyes/000002.json"}
-    assert store.intact(plain, synthetic.VERSION, 5)
-    assert not store.intact(plain, synthetic.VERSION, 6)
+    assert store.intact(plain, painting.VERSION, 5)
+    assert not store.intact(plain, painting.VERSION, 6)
     (plain / "calibre" / "000002.png").rename(plain / "away")
     try:
-        assert not store.intact(plain, synthetic.VERSION, 5)
+        assert not store.intact(plain, painting.VERSION, 5)
     finally:
         (plain / "away").rename(plain / "calibre" / "000002.png")
 
@@ -555,7 +555,7 @@ def test_eyes_are_written_as_numbers(plain, plain_eyes):
 
 
 def test_workers_do_not_change_a_plain_set_and_a_longer_one_begins_with_it(plain, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "paint", functools.partial(paint, size=SMALL))
+    monkeypatch.setattr(painting, "paint", functools.partial(paint, size=SMALL))
     longer = contents(synthesize(tmp_path / "longer", 3, seed=5, workers=1, progress=False))
     shorter = contents(plain)
     assert len(longer) == len(shorter) + 8
@@ -594,7 +594,7 @@ def test_a_plain_set_is_found_with_labels_and_fields_of_view(plain, plain_eyes):
 
 
 def test_a_plain_set_is_refused_where_something_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "paint", sketch)
+    monkeypatch.setattr(painting, "paint", sketch)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep me", encoding="utf-8")
     (tmp_path / "file").write_text("keep me too", encoding="utf-8")
@@ -620,19 +620,19 @@ def test_seeds_of_images_differ():
 
 # ---- the cache
 def test_cache_is_made_once_and_quick_to_check(cache, monkeypatch):
-    folder = synthetic.embedded(progress=False)
-    assert folder == cache / f"embedded-v{synthetic.VERSION}-seed0"
+    folder = embedded_folder(progress=False)
+    assert folder == cache / f"embedded-v{painting.VERSION}-seed0"
     assert (
         len(list(folder.glob("training/images/*.tif"))) == len(list(folder.glob("test/images/*.tif"))) == 20
     )
     assert [p.name for p in cache.iterdir()] == [folder.name], "nothing half-made stays behind"
-    monkeypatch.setattr(synthetic, "paint", None)  # a second use paints nothing
-    assert synthetic.embedded(progress=False) == folder
+    monkeypatch.setattr(painting, "paint", None)  # a second use paints nothing
+    assert embedded_folder(progress=False) == folder
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered", "manifest", "version"])
 def test_damage_is_seen_and_repaired(cache, damage):
-    folder = synthetic.embedded(progress=False)
+    folder = embedded_folder(progress=False)
     before = contents(folder)
     victim = folder / "test/images/07_test.tif"
     if damage == "missing":
@@ -648,8 +648,8 @@ def test_damage_is_seen_and_repaired(cache, damage):
     else:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         (folder / "manifest.json").write_text(json.dumps(manifest | {"version": -1}), encoding="utf-8")
-    assert not store.intact(folder, synthetic.VERSION, 0)
-    assert synthetic.embedded(progress=False) == folder
+    assert not store.intact(folder, painting.VERSION, 0)
+    assert embedded_folder(progress=False) == folder
     assert contents(folder) == before
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
@@ -659,7 +659,7 @@ def test_first_use_by_several_at_once(cache):
 
     def use():
         try:
-            results.append(synthetic.embedded(progress=False))
+            results.append(embedded_folder(progress=False))
         except Exception as error:
             errors.append(error)
 
@@ -670,16 +670,16 @@ def test_first_use_by_several_at_once(cache):
         thread.join()
     assert not errors
     assert len(set(results)) == 1
-    assert store.intact(results[0], synthetic.VERSION, 0)
+    assert store.intact(results[0], painting.VERSION, 0)
     assert [p.name for p in cache.iterdir()] == [results[0].name]
 
 
 def test_unwritable_cache_names_folder_and_remedy(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("DRIVE_UNET_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(synthetic, "paint", sketch)
+    monkeypatch.setattr(painting, "paint", sketch)
     with pytest.raises(DataError, match="file.cache.*DRIVE_UNET_CACHE"):
-        synthetic.embedded(progress=False)
+        embedded_folder(progress=False)
 
 
 def test_works_from_a_plain_script_without_a_main_guard(tmp_path):
@@ -694,13 +694,13 @@ def test_works_from_a_plain_script_without_a_main_guard(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["once"]
     assert done.stderr == ""
-    assert store.intact(tmp_path / "set", synthetic.VERSION, 0)
+    assert store.intact(tmp_path / "set", painting.VERSION, 0)
 
 
 def test_a_plain_set_repeats_no_eye_of_the_embedded_one(cache, tmp_path):
-    embedded = contents(synthetic.embedded(progress=False))
+    embedded = contents(embedded_folder(progress=False))
     pixels = {
-        np.asarray(Image.open(synthetic.embedded(progress=False) / name)).tobytes()
+        np.asarray(Image.open(embedded_folder(progress=False) / name)).tobytes()
         for name in embedded
         if name.endswith(".tif")
     }
