@@ -18,7 +18,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
 from drive_unet.data.pairing import FOV, Pair, child, images, pair_folders
-from drive_unet.data.reading import Photograph, read_photograph
+from drive_unet.data.reading import Decoded, read_photograph
 from drive_unet.errors import DataError
 
 
@@ -104,12 +104,12 @@ class DRIVEDataset(Dataset):
         return cls._of([pair.name for pair in pairs], photographs, transform)
 
     @classmethod
-    def _of(cls, names: list[str], photographs: list[Photograph], transform: Callable | None) -> DRIVEDataset:
+    def _of(cls, names: list[str], photographs: list[Decoded], transform: Callable | None) -> DRIVEDataset:
         dataset = cls.__new__(cls)
         dataset._fill(names, photographs, transform)
         return dataset
 
-    def _fill(self, names: list[str], photographs: list[Photograph], transform: Callable | None) -> None:
+    def _fill(self, names: list[str], photographs: list[Decoded], transform: Callable | None) -> None:
         self.names = names
         self._photographs = photographs
         self.transform = transform

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from drive_unet.data.cache import cache_folder
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.reading import Photograph
+from drive_unet.data.reading import Decoded
 from drive_unet.painter import painting, store
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import Fundus
@@ -33,9 +33,9 @@ def embedded_folder(seed: int = 0, progress: bool = True) -> Path:
     return painting.make_embedded(cache_folder(), seed=seed, progress=progress)
 
 
-def painted_photograph(eye: Fundus) -> Photograph:
+def painted_photograph(eye: Fundus) -> Decoded:
     """What a dataset keeps of a painted eye."""
-    return Photograph(
+    return Decoded(
         torch.from_numpy(np.ascontiguousarray(eye.image.transpose(2, 0, 1))),
         torch.from_numpy(eye.vessels[None].astype(np.uint8)),
         torch.from_numpy(eye.fov[None].astype(np.uint8)),
@@ -154,12 +154,12 @@ class _Eyes(Sequence):
     def _start(self) -> None:
         self.process = os.getpid()
         self.pool = ThreadPoolExecutor(self.threads)
-        self.ready: dict[int, Future[Photograph]] = {}
+        self.ready: dict[int, Future[Decoded]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Photograph:
+    def __getitem__(self, index: int) -> Decoded:
         if self.process != os.getpid():  # a fork has the memory of its parent, but not its threads
             self._start()
         if index not in self.ready:
@@ -174,7 +174,7 @@ class _Eyes(Sequence):
             self.ready.pop(eye).cancel()
         return self.ready[index].result()
 
-    def _paint(self, eye: int) -> Photograph:
+    def _paint(self, eye: int) -> Decoded:
         stream, number = self.names[eye].split("-")[1:]
         seed = store.image_seed(int(stream), 1_000_000 + int(number))
         return painted_photograph(painting.paint(seed, mix=self.mix))

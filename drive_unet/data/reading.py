@@ -211,7 +211,7 @@ def check_fov(path: Path, mask: np.ndarray) -> None:
         )
 
 
-class Photograph(NamedTuple):
+class Decoded(NamedTuple):
     """A decoded photograph, kept in memory: uint8 tensors (3, H, W) and (1, H, W)."""
 
     image: torch.Tensor
@@ -220,7 +220,7 @@ class Photograph(NamedTuple):
     second: np.ndarray | None  # (H, W) bool
 
 
-def read_photograph(pair: Pair, *, smooth: bool = False) -> Photograph:
+def read_photograph(pair: Pair, *, smooth: bool = False) -> Decoded:
     """Decode the files of one photograph and check that they belong together.
 
     Args:
@@ -257,7 +257,7 @@ def read_photograph(pair: Pair, *, smooth: bool = False) -> Photograph:
             raise DataError(f"{pair.image} shows no field of view ({error}): replace or remove it") from error
     else:
         check_fov(pair.fov, fov)
-    return Photograph(
+    return Decoded(
         torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
         None if vessels is None else torch.from_numpy(vessels.astype(np.uint8)[None]),
         torch.from_numpy(np.asarray(fov, dtype=np.uint8)[None]),
