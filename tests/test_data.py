@@ -385,25 +385,25 @@ def test_load_without_test_labels(official, capsys):
     drive = load_drive(official, transform=v2.RandomHorizontalFlip(p=1.0))
     assert drive.source == "DRIVE"
     assert drive.validation.names == ["21", "26", "31", "36"]
-    assert drive.evaluation.has_labels
+    assert drive.held_out.has_labels
     assert len(drive.test) == 20
     assert not drive.test.has_labels
-    used = [set(part.names) for part in (drive.train, drive.validation, drive.evaluation)]
+    used = [set(part.names) for part in (drive.training, drive.validation, drive.held_out)]
     assert sum(map(len, used)) == len(set.union(*used)) == 20  # disjoint, and nothing is wasted
-    assert drive.train.transform is not None
-    assert drive.validation.transform is drive.test.transform is drive.evaluation.transform is None
+    assert drive.training.transform is not None
+    assert drive.validation.transform is drive.test.transform is drive.held_out.transform is None
     text = drive.describe()
     assert "20 test photographs have no vessel labels" in text
-    assert all(name in text for name in drive.evaluation.names)
+    assert all(name in text for name in drive.held_out.names)
     assert "\n" not in text
     assert capsys.readouterr().out == ""
 
 
 def test_load_with_test_labels(tmp_path):
     drive = load_drive(write_drive(tmp_path, test_labels=True), fold=1)
-    assert drive.evaluation.names == drive.test.names
+    assert drive.held_out.names == drive.test.names
     assert drive.validation.names == ["22", "27", "32", "37"]
-    assert len(drive.train) == 16
+    assert len(drive.training) == 16
     np.testing.assert_array_equal(drive.test.second_observer[0], tree(2))
     np.testing.assert_array_equal(drive.test[0].vessels[0].numpy(), tree(1))
     assert "20 test photographs" in drive.describe()
@@ -411,7 +411,7 @@ def test_load_with_test_labels(tmp_path):
 
 
 def test_order_takes_each_photograph_once_and_again(official):
-    data = load_drive(official).train.subset(range(7))
+    data = load_drive(official).training.subset(range(7))
     order = data.order(30, seed=3)
     assert order.dtype == torch.int64 and order.shape == (30,)
     rounds = [order[start : start + 7].tolist() for start in range(0, 28, 7)]
@@ -438,14 +438,14 @@ def test_load_training_alone(tmp_path):
     write_split(tmp_path / "training", "training", TRAINING)
     drive = load_drive(tmp_path)
     assert len(drive.test) == 0
-    assert drive.evaluation.has_labels
+    assert drive.held_out.has_labels
     assert "no test photographs" in drive.describe()
 
 
 @pytest.mark.parametrize("fold", range(5))
 def test_every_fold_is_disjoint(official, fold):
     drive = load_drive(official, fold=fold)
-    used = [set(part.names) for part in (drive.train, drive.validation, drive.evaluation)]
+    used = [set(part.names) for part in (drive.training, drive.validation, drive.held_out)]
     assert sum(map(len, used)) == len(set.union(*used)) == 20
 
 

@@ -24,7 +24,7 @@ def drive():
 
 @pytest.fixture(scope="module")
 def train(drive):
-    return drive.train.subset(drive.train.names[:3])
+    return drive.training.subset(drive.training.names[:3])
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def same(one, other):
 
 
 def test_the_loss_falls_and_the_network_beats_its_first_guess(drive):
-    one = drive.train.subset(drive.train.names[:1])
+    one = drive.training.subset(drive.training.names[:1])
     model = network()
     run = fit(model, one, steps=60, batch_size=4, patch_size=96, progress=False)
     losses = [row["loss"] for row in run.history]

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     model = UNet()
     run = fit(
         model,
-        drive.train,
+        drive.training,
         drive.validation,
         steps=options.steps,
         validate_every=60,
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     )
     print(run)
 
-    scored = drive.evaluation
+    scored = drive.held_out
     probabilities = predict_all(model, scored, progress=True)
     result = evaluate(probabilities, scored, threshold=model.threshold, name="U-Net, this run")
     rows = [result]
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     result.to_csv(out / "scores.csv")
 
     order = sorted(range(len(scored)), key=lambda index: result.per_image[index]["Dice"])
-    figures = {"data": plots.show_sample(drive.train[0]), "training": run.plot()}
+    figures = {"data": plots.show_sample(drive.training[0]), "training": run.plot()}
     for name, index in (("worst", order[0]), ("best", order[-1])):
         sample = scored[index]
         inside = probabilities[index] * sample.fov[0].numpy()  # the network was never trained outside

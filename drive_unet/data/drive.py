@@ -48,17 +48,17 @@ class Drive:
     """DRIVE, ready for training and scoring: disjoint datasets and where they come from.
 
     Attributes:
-        train: what the network learns from.
+        training: what the network learns from.
         validation: training photographs held out to choose a checkpoint and a threshold on.
-        evaluation: what scores are computed on, used for no choice at all: the test photographs where they
+        held_out: what scores are computed on, used for no choice at all: the test photographs where they
             have labels, else another part held out of the training photographs.
         test: the test photographs, with labels or without.
         source: "DRIVE" or "embedded".
     """
 
-    train: DRIVEDataset
+    training: DRIVEDataset
     validation: DRIVEDataset
-    evaluation: DRIVEDataset
+    held_out: DRIVEDataset
     test: DRIVEDataset
     source: str
 
@@ -66,8 +66,8 @@ class Drive:
         """Which photographs serve for what, and why, in two or three sentences."""
         origin = "the embedded painted dataset" if self.source == "embedded" else "DRIVE"
         split = (
-            f"Training on {len(self.train)} photographs of {origin}; checkpoint and threshold are chosen on "
-            f"{len(self.validation)} held-out ones, {listed(self.validation.names, 20)}."
+            f"Training on {len(self.training)} photographs of {origin}; checkpoint and threshold are chosen "
+            f"on {len(self.validation)} held-out ones, {listed(self.validation.names, 20)}."
         )
         if self.test.has_labels:
             return f"{split} Scores are computed on the {len(self.test)} test photographs."
@@ -78,8 +78,8 @@ class Drive:
             else "There are no test photographs"
         )
         return (
-            f"{split} {why}, so scores are computed on {len(self.evaluation)} more training photographs "
-            f"that nothing else has seen, {listed(self.evaluation.names, 20)}."
+            f"{split} {why}, so scores are computed on {len(self.held_out)} more training photographs "
+            f"that nothing else has seen, {listed(self.held_out.names, 20)}."
         )
 
 
@@ -119,7 +119,7 @@ def load_drive(
     everything = DRIVEDataset.from_pairs(found.training)
     train, validation = splits[fold]
     test = DRIVEDataset.from_pairs(found.test)
-    evaluation = test
+    held_out = test
     if not test.has_labels:
         if k < 3:
             raise ValueError(
@@ -128,7 +128,7 @@ def load_drive(
             )
         scored = splits[(fold + 1) % k][1]
         train = [name for name in train if name not in scored]
-        evaluation = everything.subset(scored)
+        held_out = everything.subset(scored)
     return Drive(
-        everything.subset(train, transform), everything.subset(validation), evaluation, test, found.kind
+        everything.subset(train, transform), everything.subset(validation), held_out, test, found.kind
     )

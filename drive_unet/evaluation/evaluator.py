@@ -286,7 +286,7 @@ def _refuse_unlabelled(dataset: DRIVEDataset) -> None:
     if not dataset.has_labels:
         raise DataError(
             f"These {len(dataset)} photographs have no vessel labels, as today's official DRIVE test set, "
-            "and cannot be scored; score held-out training photographs instead: load_drive().evaluation."
+            "and cannot be scored; score held-out training photographs instead: load_drive().held_out."
         )
 
 

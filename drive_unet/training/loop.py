@@ -248,7 +248,7 @@ def _refuse_bad_data(train: DRIVEDataset, validation: DRIVEDataset | None) -> No
         if dataset is not None and not dataset.has_labels:
             raise DataError(
                 f"the {role} set has {len(dataset)} photographs and no vessel labels; "
-                "it needs labelled photographs, such as load_drive().train"
+                "it needs labelled photographs, such as load_drive().training"
             )
     shared = sorted(set(train.names) & set(validation.names)) if validation is not None else []
     if shared:
