@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms import v2
 
-from drive_unet import SkiplessNet, UNet, fit
+from drive_unet import ArticleNet, UNet, fit
 from drive_unet.augmentation import training_transform
 from drive_unet.data import DRIVEDataset, folds
 from drive_unet.inference import predict, predict_all
@@ -85,7 +85,7 @@ class Rung:
     repair: str
     labels: str = "fov"
     inside: bool = False
-    network: Callable[[], SegmentationModel] = partial(SkiplessNet, width=16)
+    network: Callable[[], SegmentationModel] = ArticleNet
     transform: Callable = SQUASH
     loss: tuple[tuple[str, float], ...] = (("bce", 1.0),)
     one_cycle: bool = False

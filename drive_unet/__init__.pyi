@@ -28,7 +28,6 @@ from .inference import segment as segment
 from .losses import combine as combine
 from .metrics import choose_threshold as choose_threshold
 from .metrics import scores as scores
-from .models import SkiplessNet as SkiplessNet
 from .models import UNet as UNet
 from .plots import visualize_segmentation as visualize_segmentation
 from .preprocessing import detect_fov as detect_fov

@@ -1,8 +1,8 @@
-"""The networks: a U-Net that works at half resolution inside, and the article's network without skips.
+"""The networks: a U-Net that works at half resolution inside, and the article's network exactly.
 
-Both take RGB photographs in 0..1 of any size and standardise them inside, so that no caller can mismatch
-the preprocessing; both give logits of the photograph's own size. Weights travel in one safetensors file
-whose metadata holds everything needed to rebuild the network and to use it: arguments, threshold, notes.
+Both take photographs of any size as `drive_unet.preprocessing.prepare` makes them, and give logits of the
+same size. Weights travel in one safetensors file whose metadata hold all that is needed to rebuild the
+network and to use it: arguments, thresholds, what it expects of its input, notes.
 
 Source of the U-Net: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image
 Segmentation", MICCAI 2015 (arXiv 1505.04597).
@@ -10,25 +10,30 @@ Segmentation", MICCAI 2015 (arXiv 1505.04597).
 
 from __future__ import annotations
 
+import copy
 import json
+import re
+import warnings
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drive_unet.preprocessing.photographs import standardise
+from drive_unet.preprocessing.prepare import Preprocessing
+
+HUB_FILE = "model.safetensors"  # in a folder or repository of its own
 
 
 class ConvBlock(nn.Sequential):
     """Two 3x3 convolutions, each with batch normalisation and ReLU; height and width stay.
-
-    In evaluation mode a normalisation is a fixed scale and shift: it is folded into the convolution before
-    it, which gives the same numbers in about six sevenths of the time.
 
     Args:
         in_channels: channels of the input, (B, in_channels, H, W).
@@ -45,25 +50,41 @@ class ConvBlock(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            return super().forward(x)
-        layers = list(self)
-        for conv, norm, relu in zip(layers[0::3], layers[1::3], layers[2::3], strict=True):
-            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
-            x = relu(F.conv2d(x, weight, bias, padding=1))
-        return x
+
+def fused(model: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode, its batch normalisations folded into the convolutions before
+    them.
+
+    There a normalisation is a fixed scale and shift: the numbers stay the same, a pass takes about six
+        sevenths of
+    the time. Pairs with a hook on one of the two, and layers that are not plain ones (quantised, say), stay
+    as they are; so does a network that cannot be copied, which is returned itself.
+    """
+    try:
+        fast = copy.deepcopy(model).eval()
+    except (RuntimeError, TypeError):  # parametrised or compiled
+        return model.eval()
+    for block in fast.modules():
+        if not isinstance(block, nn.Sequential):
+            continue
+        for index, (conv, norm) in enumerate(zip(list(block), list(block)[1:], strict=False)):
+            plain = type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d
+            if plain and not any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm)):
+                block[index] = torch.nn.utils.fuse_conv_bn_eval(conv, norm)
+                block[index + 1] = nn.Identity()
+    return fast
 
 
-class SegmentationModel(nn.Module):
-    """What both networks share: any input size, standardisation inside, a threshold, weights in one file.
+class SegmentationModel(
+    nn.Module, PyTorchModelHubMixin, library_name="drive-unet", pipeline_tag="image-segmentation"
+):
+    """What both networks share: any input size, thresholds, and weights in one file or on a hub.
 
     Attributes:
         threshold: probability at and above which a pixel is called vessel where four flips are averaged;
             chosen on validation images.
         threshold_single: the same for one pass, whose probabilities are a little less certain.
-        fov_width: pixels across the FOV of the photographs that it learned from, the scale that it knows.
+        preprocessing: what the network expects of its input; see `drive_unet.preprocessing.prepare`.
         notes: whatever should travel with the weights (training data, protocol, versions); JSON types.
         arguments: the constructor's arguments, as stored with the weights.
     """
@@ -74,14 +95,15 @@ class SegmentationModel(nn.Module):
         super().__init__()
         self.arguments = {"in_channels": in_channels, "num_classes": num_classes, **arguments}
         self.threshold = self.threshold_single = 0.5
-        self.fov_width = 540  # DRIVE's
+        self.preprocessing = Preprocessing()
         self.notes: dict[str, Any] = {}
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits of vessel for photographs of any size.
+        """Logits of vessel for prepared photographs of any size.
 
         Args:
-            image: (B, in_channels, H, W) float, 0..1.
+            image: (B, in_channels, H, W) float, standardised, as `prepare` gives it; padded inside at the
+                right and the lower edge to a multiple of what the poolings need.
 
         Returns:
             (B, num_classes, H, W) float logits; ``sigmoid`` makes them probabilities.
@@ -95,13 +117,9 @@ class SegmentationModel(nn.Module):
                 f"the network takes (B, {channels}, H, W), this input is {tuple(image.shape)}; "
                 "add the batch dimension with image[None]"
             )
-        return self.logits(standardise(image))
-
-    def logits(self, standardised: Tensor) -> Tensor:
-        """Logits from an already standardised (B, in_channels, H, W) batch; pads inside and crops after."""
-        height, width = standardised.shape[-2:]
+        height, width = image.shape[-2:]
         padding = (0, -width % self.multiple, 0, -height % self.multiple)  # right and bottom
-        padded = F.pad(standardised, padding, mode="replicate") if any(padding) else standardised
+        padded = F.pad(image, padding, mode="replicate") if any(padding) else image
         return self.network(padded)[..., :height, :width]
 
     def network(self, x: Tensor) -> Tensor:
@@ -112,20 +130,27 @@ class SegmentationModel(nn.Module):
         """``threshold`` where four flips are averaged, ``threshold_single`` for one pass."""
         return self.threshold if tta else self.threshold_single
 
-    def save_pretrained(self, path: str | Path, *, half: bool = False) -> Path:
-        """Write weights, arguments, thresholds and notes to one ``.safetensors`` file and return its path.
+    # ------------------------------------------------------------------ weights in one file
+
+    def save_pretrained(self, path: str | Path, *, half: bool = False, **hub: Any) -> Path:
+        """Write weights, arguments, thresholds, preprocessing and notes to one file, and return its path.
 
         Args:
-            path: the file; its folder is made.
+            path: a ``.safetensors`` file, whose folder is made; any other path is a folder, which gets
+                ``model.safetensors`` and a model card, as a repository on a hub has.
             half: store the convolutions in float16, half the size; they are used as float32 again.
+            hub: for a folder: see `huggingface_hub.PyTorchModelHubMixin.save_pretrained`.
         """
         path = Path(path)
+        if path.suffix != ".safetensors":
+            super().save_pretrained(path, **hub)
+            return path
         config = {
             "model": type(self).__name__,
             "arguments": self.arguments,
             "threshold": self.threshold,
             "threshold_single": self.threshold_single,
-            "fov_width": self.fov_width,
+            "preprocessing": asdict(self.preprocessing),
             "notes": self.notes,
         }
         state = {
@@ -139,76 +164,121 @@ class SegmentationModel(nn.Module):
         return path
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "default") -> Self:
+    def from_pretrained(cls, name_or_path: str | Path = "default", **hub: Any) -> Self:
         """The network with trained weights, in evaluation mode, on the CPU.
 
         Args:
-            name_or_path: name of weights that come with the package (``"default"`` and ``"fast"``, trained
+            name_or_path: a name of weights that come with the package (``"default"`` and ``"fast"``, trained
                 on DRIVE; ``"synthetic"``, trained on painted photographs alone; ``"synthetic-2"``, what the
-                presets start from), a ``.safetensors`` file, or a run's folder, of which
-                ``best.safetensors`` is taken.
+                presets start from); a ``.safetensors`` file; a run's folder, of which ``best.safetensors`` is
+                taken; or ``"owner/name"`` of a repository on a hub, asked last and only then. A `Path` is
+                always a path; of a packaged name and a path of the same name the packaged weights win, with
+                a warning.
+            hub: for a hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Raises:
-            FileNotFoundError: neither packaged weights nor a file; the message lists the names.
+            FileNotFoundError: none of these; the message lists the packaged names.
             ValueError: a file without this package's config, damaged, or of another network.
         """
         path = _weights_file(name_or_path)
+        if path is not None:
+            return cls._load(path)
+        try:
+            return super().from_pretrained(str(name_or_path), **hub)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise FileNotFoundError(
+                f"no weights at {name_or_path}, and none to be had from a hub under that name "
+                f"({type(error).__name__}); give a file, a run's folder, or a packaged name: {_names()}"
+            ) from error
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save_pretrained(save_directory / HUB_FILE)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        chosen = {key: options[key] for key in known if key in options}
+        return cls._load(Path(hf_hub_download(model_id, HUB_FILE, **chosen)))
+
+    @classmethod
+    def _load(cls, path: Path) -> Self:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 state = {key: file.get_tensor(key) for key in file.keys()}
             config = json.loads(metadata["config"])
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            name, arguments, notes = config["model"], dict(config["arguments"]), dict(config["notes"])
+            thresholds = float(config["threshold"]), float(config["threshold_single"])
+            preprocessing = Preprocessing(**config["preprocessing"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:  # JSON's errors are ValueErrors
             raise ValueError(
                 f"{path} is damaged or was not written by save_pretrained of drive_unet; save it again"
             ) from error
-        if config["model"] != cls.__name__:
-            raise ValueError(
-                f"{path} holds a {config['model']}, not a {cls.__name__}; load it with that class"
-            )
+        if name != cls.__name__:
+            raise ValueError(f"{path} holds a {name}, not a {cls.__name__}; load it with that class")
         try:
-            model = cls(**config["arguments"])
+            model = cls(**arguments)
             model.load_state_dict(state)
         except (RuntimeError, TypeError) as error:  # TypeError: arguments of another version
             raise ValueError(
                 f"{path}: its weights do not fit the {cls.__name__} that its config describes"
             ) from error
-        model.threshold, model.notes = float(config["threshold"]), config["notes"]
-        model.threshold_single = float(config.get("threshold_single", model.threshold))
-        model.fov_width = config.get("fov_width", model.fov_width)
+        model.threshold, model.threshold_single = thresholds
+        model.preprocessing, model.notes = preprocessing, notes
         return model.eval()
 
 
-def _weights_file(name_or_path: str | Path) -> Path:
-    packaged = {
-        Path(entry.name).stem: entry
-        for entry in resources.files("drive_unet").joinpath("weights").iterdir()
+def _packaged() -> dict[str, Path]:
+    """The files of the weights that come with the package, by name."""
+    folder = resources.files("drive_unet").joinpath("weights")
+    return {
+        Path(entry.name).stem: Path(str(entry))
+        for entry in folder.iterdir()
         if entry.name.endswith(".safetensors")
     }
-    if str(name_or_path) in packaged:
-        return Path(str(packaged[str(name_or_path)]))
+
+
+def _names() -> str:
+    return ", ".join(sorted(_packaged())) or "none"
+
+
+def _weights_file(name_or_path: str | Path) -> Path | None:
+    """The file that is meant; None if it can only be the name of a repository on a hub."""
     path = Path(name_or_path)
-    path = path / "best.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        names = ", ".join(sorted(packaged)) or "none"
-        raise FileNotFoundError(
-            f"no weights at {path}; give a file, a run's folder, or a packaged name: {names}"
-        )
-    return path
+    if isinstance(name_or_path, str) and name_or_path in _packaged():
+        if path.exists():
+            warnings.warn(
+                f"{name_or_path!r} is taken for the packaged weights of that name; for the one in "
+                f"this folder write ./{name_or_path}",
+                stacklevel=3,
+            )
+        return _packaged()[name_or_path]
+    if path.is_dir():
+        inside = [path / name for name in ("best.safetensors", HUB_FILE) if (path / name).is_file()]
+        path = inside[0] if inside else path / "best.safetensors"
+    if path.is_file():
+        return path
+    if isinstance(name_or_path, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name_or_path):
+        if path.suffix != ".safetensors" and not path.parent.is_dir():
+            return None
+    raise FileNotFoundError(
+        f"no weights at {path}; give a file, a run's folder, or a packaged name: {_names()}"
+    )
 
 
 class UNet(SegmentationModel):
     """A U-Net: encoder, bottleneck, decoder, and a skip connection at every level.
 
-    The first step folds each ``stem`` x ``stem`` square of pixels into channels (space to depth), the last
-    one unfolds them again (depth to space). All convolutions in between see a picture of half the height
-    and width: a quarter of the work, and no pixel is averaged away.
+    The first step turns each ``stem`` x ``stem`` square of pixels into channels (space to depth), the last
+    one turns them back (depth to space). With 2, all convolutions in between see a picture of half the
+    height and
+    width: a quarter of the work, and no pixel is averaged away.
 
     Args:
         in_channels: channels of the photograph, 3 for RGB.
         num_classes: channels of the output, 1 for vessel against background.
         widths: channels at each level, from the finest to the bottleneck.
-        stem: side of the folded square; 1 gives the classical U-Net at full resolution.
+        stem: side of the square; 1 gives the classical U-Net at full resolution.
     """
 
     def __init__(
@@ -221,7 +291,7 @@ class UNet(SegmentationModel):
     ) -> None:
         super().__init__(in_channels, num_classes, widths=list(widths), stem=stem)
         self.multiple = stem * 2 ** (len(widths) - 1)
-        self.fold = nn.PixelUnshuffle(stem)
+        self.space_to_depth = nn.PixelUnshuffle(stem)
         inputs = (in_channels * stem**2, *widths[:-2])
         self.encoder = nn.ModuleList(ConvBlock(i, o) for i, o in zip(inputs, widths[:-1], strict=True))
         self.pool = nn.MaxPool2d(2)
@@ -230,11 +300,11 @@ class UNet(SegmentationModel):
         self.up = nn.ModuleList(nn.ConvTranspose2d(i, o, 2, stride=2) for i, o in deeper)
         self.decoder = nn.ModuleList(ConvBlock(2 * o, o) for _, o in deeper)
         self.head = nn.Conv2d(widths[0], num_classes * stem**2, 1)
-        self.unfold = nn.PixelShuffle(stem)
+        self.depth_to_space = nn.PixelShuffle(stem)
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU, here
 
     def network(self, x: Tensor) -> Tensor:
-        x = self.fold(x)  # (B, 4C, H/2, W/2)
+        x = self.space_to_depth(x)  # (B, 4C, H/2, W/2)
         skips = []
         for block in self.encoder:
             skips.append(block(x))
@@ -242,37 +312,35 @@ class UNet(SegmentationModel):
         x = self.bottleneck(x)
         for up, block in zip(self.up, self.decoder, strict=True):
             x = block(torch.cat([up(x), skips.pop()], dim=1))
-        return self.unfold(self.head(x))  # (B, num_classes, H, W)
+        return self.depth_to_space(self.head(x))  # (B, num_classes, H, W)
 
 
-class SkiplessNet(SegmentationModel):
-    """The article's network for comparison: one pooling, no skip connection, no normalisation.
+class ArticleNet(SegmentationModel):
+    """The network that the article calls a U-Net, layer for layer: no skip, no normalisation, one pooling.
 
-    Called a U-Net there; without skips the decoder has to guess every fine detail from a pooled picture.
+    109,057 parameters with three channels in and one class out. Every output pixel sees 8x8 input pixels;
+    without skips the decoder has to guess every fine detail from the pooled picture.
 
     Args:
         in_channels: channels of the photograph, 3 for RGB.
         num_classes: channels of the output.
-        width: channels of the first level; the second has twice as many.
     """
 
     multiple = 2
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 1, *, width: int = 64) -> None:
-        super().__init__(in_channels, num_classes, width=width)
+    def __init__(self, in_channels: int = 3, num_classes: int = 1) -> None:
+        super().__init__(in_channels, num_classes)
         self.encoder = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1),
+            nn.Conv2d(in_channels, 64, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(64, 128, 3, padding=1),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.ConvTranspose2d(128, 64, 2, stride=2),
             nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(2 * width, width, 2, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, num_classes, 1),
+            nn.Conv2d(64, num_classes, 3, padding=1),
         )
 
     def network(self, x: Tensor) -> Tensor:

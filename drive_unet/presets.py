@@ -22,6 +22,7 @@ from drive_unet.inference import predict_all
 from drive_unet.losses import combine
 from drive_unet.metrics.exact import choose_threshold
 from drive_unet.models import UNet
+from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.loop import BEST, TrainingRun, fit, processes
 from drive_unet.training.provenance import trained_on
 
@@ -118,7 +119,7 @@ def train(
     width, models, runs = fov_width(photographs), [], []
     for member in range(preset.members):
         model = preset.model(seed + member)
-        model.fov_width = width
+        model.preprocessing = Preprocessing(fov_width=width)
         run = fit(
             model,
             patches,

@@ -13,7 +13,7 @@ from builders import SIZE, write_drive
 from repository import ROOT
 from torchvision import tv_tensors
 
-from drive_unet import SkiplessNet, UNet
+from drive_unet import ArticleNet, UNet
 from drive_unet.data import DRIVEDataset, Sample
 from drive_unet.data.find import find_drive
 
@@ -83,7 +83,7 @@ def test_every_rung_changes_one_thing(ladder):
 
 def test_the_networks_of_the_rungs(ladder):
     networks = [rung.network() for rung in ladder.RUNGS]
-    assert [type(network) for network in networks] == [SkiplessNet] * 3 + [UNet] * 9
+    assert [type(network) for network in networks] == [ArticleNet] * 3 + [UNet] * 9
     assert all(network.arguments == UNet().arguments for network in networks[3:]), (
         "first weights differ alone"
     )
@@ -120,7 +120,7 @@ def test_the_upper_rungs_train_by_fit(ladder, photographs, monkeypatch):
 
 
 def test_a_squashed_photograph_is_predicted_at_its_own_size(ladder, photographs):
-    few, model = photographs.subset([0, 1]), SkiplessNet(width=2)
+    few, model = photographs.subset([0, 1]), ArticleNet()
     squashed, native = (ladder.predictions(ladder.RUNGS[n], model, few) for n in (3, 4))
     assert [m.shape for m in squashed] == [m.shape for m in native] == [SIZE] * 2
     assert all(0 <= m.min() and m.max() <= 1 for m in squashed)

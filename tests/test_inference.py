@@ -7,7 +7,7 @@ from PIL import Image
 from skimage.data import retina
 
 from drive_unet.data import load_drive
-from drive_unet.inference import as_batch, predict, predict_all, predict_flips, segment
+from drive_unet.inference import predict, predict_all, predict_flips, segment
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
 
@@ -27,11 +27,13 @@ def test_every_kind_of_photograph_gives_the_same_map(model, drive, tmp_path):
     array = np.asarray(sample.image.permute(1, 2, 0) * 255).round().astype(np.uint8)
     Image.fromarray(array).save(tmp_path / "photograph.png")
     kinds = [sample, sample.image, torch.from_numpy(array).permute(2, 0, 1), array, Image.fromarray(array)]
-    maps = [predict(model, kind) for kind in [*kinds, tmp_path / "photograph.png"]]
+    fov = sample.fov[0].numpy() > 0
+    maps = [predict(model, kind, fov=fov) for kind in [*kinds, tmp_path / "photograph.png"]]
+    assert (maps[0][~fov] == 0).all()
     assert maps[0].shape == (584, 565) and maps[0].dtype == np.float32
     assert 0 <= maps[0].min() and maps[0].max() <= 1
     for other in maps[1:]:
-        np.testing.assert_allclose(other, maps[0], atol=1e-5)
+        np.testing.assert_allclose(other, maps[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,9 @@ def test_the_packaged_model_finds_vessels_on_held_out_photographs(model, drive):
     test = drive.test.subset(drive.test.names[:3])
     probabilities = predict_all(model, test)
     vessels, fovs = [sample.vessels for sample in test], [sample.fov for sample in test]
-    dice = confusion([probability >= model.threshold for probability in probabilities], vessels, fovs).dice
+    dice = confusion(
+        [probability >= model.threshold_single for probability in probabilities], vessels, fovs
+    ).dice
     assert dice > 0.8
 
 
@@ -55,7 +59,7 @@ def test_the_mean_of_the_flips_is_what_tta_gives(model, drive):
     assert flips.shape == (4, 584, 565)
     np.testing.assert_allclose(flips.mean(axis=0), predict(model, drive.test[1], tta=True), atol=1e-6)
     np.testing.assert_allclose(flips[0], predict(model, drive.test[1]), atol=1e-6)
-    turned = predict(model, drive.test[1].image.flip(-1))[:, ::-1]
+    turned = predict(model, drive.test[1].image.flip(-1), fov=drive.test[1].fov[0].flip(-1))[:, ::-1]
     np.testing.assert_allclose(flips[1], turned, atol=1e-5)
 
 
@@ -87,11 +91,41 @@ def test_another_camera_at_its_own_size(model, size):
     assert result.probability.shape == result.vessels.shape == result.fov.shape == size
     assert not result.vessels[~result.fov].any()
     assert 0.04 < result.vessels[result.fov].mean() < 0.2
-    assert np.array_equal(result.vessels, result.probability >= model.threshold)
+    assert np.array_equal(result.vessels, result.probability >= model.threshold_single)
 
 
 def test_a_photograph_without_dark_surround_and_a_tiny_one(model):
     crop = retina()[500:800, 500:800]
     assert segment(model, crop).fov.all()
     assert predict(model, crop[:3, :5]).shape == (3, 5)
-    assert as_batch(crop).shape == (1, 3, 300, 300)
+
+
+class Bare(torch.nn.Module):
+    """Somebody's own network: it maps (B, 3, H, W) to logits, and that is all that is known of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+def test_any_network_that_gives_logits_will_do(drive):
+    torch.manual_seed(0)
+    network, sample = Bare(), drive.test[0]
+    whole = predict(network, sample)
+    assert np.abs(whole - predict(network, sample, tile=320, overlap=64)).max() < 1e-3
+    result = segment(network, sample, tta=True)
+    assert np.array_equal(result.vessels, (result.probability >= 0.5) & result.fov)
+    assert network.training
+
+
+def test_the_caller_s_network_stays_where_it_is(drive):
+    network = UNet(widths=(4, 4)).train()
+    predict(network, drive.test[0], device="cpu")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        predict(network, drive.test[0], device="meta")  # a device without numbers
+    assert {value.device.type for value in network.parameters()} == {"cpu"}
+    assert network.training
+    assert all(value.requires_grad and not value.is_inference() for value in network.parameters())

@@ -8,14 +8,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 from skimage import data
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
+from drive_unet.data import Sample
 from drive_unet.errors import DataError
 from drive_unet.preprocessing import (
+    Levels,
+    Preprocessing,
     clahe,
     detect_fov,
     extract_patches,
-    gamma,
     green_channel,
+    levels,
+    prepare,
+    rescale,
     sample_patch_corners,
     squash,
     standardise,
@@ -154,21 +161,6 @@ def test_clahe_spreads_contrast_and_leaves_constants():
         clahe(channel, tiles=0)
 
 
-def test_gamma_keeps_ends_and_type():
-    image = np.arange(256, dtype=np.uint8)
-    bright = gamma(image, 0.5)
-    assert bright.dtype == np.uint8
-    assert (bright[[0, 255]] == [0, 255]).all()
-    assert (bright >= image).all()
-    assert (gamma(image, 1) == image).all()
-    assert gamma(np.float32([0.25]), 0.5) == pytest.approx(0.5)
-    assert gamma(np.float32([0.25]), 0.5).dtype == np.float32
-    with pytest.raises(ValueError, match="above 0"):
-        gamma(image, 0)
-    with pytest.raises(DataError, match="int64"):
-        gamma(np.arange(3), 2)
-
-
 # ---------------------------------------------------------------------- standardise
 
 
@@ -189,12 +181,112 @@ def test_standardise_gives_each_channel_mean_0_and_std_1_in_the_fov():
     assert torch.allclose(standardise(changed, fov), out, atol=1e-3)
 
 
-def test_standardise_estimates_the_fov():
-    image = torch.full((1, 3, 20, 20), 0.05)
-    image[..., 5:15, 5:15] = torch.rand(1, 3, 10, 10) * 0.5 + 0.2
-    fov = torch.zeros(20, 20, dtype=torch.bool)
-    fov[5:15, 5:15] = True
-    assert torch.equal(standardise(image), standardise(image, fov))
+def test_without_a_fov_every_pixel_counts():
+    image = torch.rand(1, 3, 20, 20)
+    assert torch.equal(standardise(image), standardise(image, torch.ones(20, 20)))
+
+
+def test_levels_stand_for_the_whole_photograph():
+    rng = np.random.default_rng(0)
+    photograph = rng.integers(0, 200, (60, 70, 3), np.uint8)
+    fov = rng.random((60, 70)) > 0.3
+    described = levels(photograph, fov)
+    assert described.shape == (3, 256, 2)
+    assert torch.allclose(described[..., 0].sum(dim=1), torch.ones(3))
+    pixels = torch.from_numpy(photograph).permute(2, 0, 1) / 255
+    mask = torch.from_numpy(fov)
+    whole = standardise(pixels, mask)
+    patch = standardise(pixels[:, 10:30, 5:25], mask[10:30, 5:25], described)
+    assert torch.allclose(patch, whole[:, 10:30, 5:25], atol=1e-5)
+    # a change of colour maps image and levels alike, and the statistics are those of the changed photograph
+    changed = described.clone()
+    changed[..., 1] = 0.8 * changed[..., 1] ** 1.3
+    recoloured = 0.8 * pixels**1.3
+    patch = standardise(recoloured[:, 10:30, 5:25], mask[10:30, 5:25], changed)
+    assert torch.allclose(patch, standardise(recoloured, mask)[:, 10:30, 5:25], atol=1e-5)
+    # batches, each item by its own photograph
+    batch = standardise(torch.stack([pixels, recoloured]), mask, torch.stack([described, changed]))
+    assert torch.allclose(batch[1], standardise(recoloured, mask), atol=1e-5)
+    assert (standardise(pixels, mask, torch.zeros(3, 256, 2)) == 0).all(), "of nothing nothing is known"
+
+
+def test_transforms_pass_levels_on():
+    sample = (tv_tensors.Image(torch.rand(3, 40, 40)), Levels(torch.rand(3, 256, 2)))
+    image, described = v2.Compose([v2.RandomCrop(16), v2.RandomHorizontalFlip(1), v2.ColorJitter(0.5)])(
+        sample
+    )
+    assert image.shape == (3, 16, 16)
+    assert isinstance(described, Levels) and torch.equal(described, sample[1])
+
+
+# ---------------------------------------------------------------------- prepare
+
+
+def fundus(size, rng=None):
+    """A photograph of (H, W) with a bright noisy disc that nearly fills it, and the disc."""
+    rng = rng or np.random.default_rng(0)
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    disc = np.hypot(rows - size[0] / 2, columns - size[1] / 2) < 0.48 * min(size)
+    light = rng.integers(60, 200, (*size, 3))
+    return np.where(disc[..., None], light, 2).astype(np.uint8), disc
+
+
+@pytest.mark.parametrize("width", [270, 460, 495, 540, 590, 1080])
+def test_nothing_is_resampled_within_the_tolerance(width):
+    photograph, fov = fundus((width + 20, width + 40))
+    true = np.flatnonzero(fov.any(axis=0))
+    prepared = prepare(photograph, fov)
+    near = abs(540 / (true[-1] - true[0] + 1) - 1) <= 0.1
+    assert near == (495 <= width <= 590)
+    if near:
+        assert prepared.image.shape[-2:] == photograph.shape[:2]
+        pixels = torch.from_numpy(photograph).permute(2, 0, 1) / 255
+        assert torch.allclose(prepared.image, standardise(pixels, torch.from_numpy(fov)), atol=1e-6)
+    else:
+        columns = np.flatnonzero(prepared.fov[0].numpy().any(axis=0))
+        assert abs(columns[-1] - columns[0] + 1 - 540) <= 2
+    inside = prepared.image[:, prepared.fov[0] > 0]
+    assert inside.mean(dim=1).abs().max() < 1e-4 and (inside.std(dim=1) - 1).abs().max() < 1e-3
+    assert (prepared.image[:, prepared.fov[0] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(291, 283), (584, 565), (1168, 1130), (77, 1001)])
+def test_the_way_back_is_exact_in_size(size):
+    photograph, fov = fundus(size)
+    prepared = prepare(photograph, fov)
+    probability = torch.full((2, *prepared.fov.shape[-2:]), 0.25)
+    restored = prepared.restore(probability)
+    assert restored.shape == (2, *size) and restored.dtype == np.float32
+    np.testing.assert_allclose(restored[:, fov], 0.25, atol=1e-6)
+    assert (restored[:, ~fov] == 0).all()
+    assert prepared.restore(probability[0]).shape == size
+
+
+def test_large_photographs_are_antialiased():
+    photograph, fov = fundus((2336, 2400))
+    photograph[::2] = np.where(fov[::2, :, None], 255, 0)  # a grating too fine for the network's scale
+    photograph[1::2] = np.where(fov[1::2, :, None], 55, 0)
+    small = rescale(photograph, Preprocessing().scale(fov))
+    middle = small[len(small) // 2 - 50 : len(small) // 2 + 50, small.shape[1] // 2 - 50 :][:, :100]
+    assert abs(middle.mean() - 155) < 2 and middle.std() < 12
+
+
+def test_every_kind_of_photograph_is_prepared_alike():
+    photograph, fov = fundus((300, 310))
+    tensor = torch.from_numpy(photograph).permute(2, 0, 1)
+    sample = Sample(tv_tensors.Image(tensor / 255), None, tv_tensors.Mask(torch.from_numpy(fov)[None]))
+    expected = prepare(photograph, fov).image
+    for kind in (Image.fromarray(photograph), tensor, tensor / 255):
+        assert torch.equal(prepare(kind, fov).image, expected)
+    assert torch.equal(prepare(sample).image, expected)  # a sample brings its field of view
+    detected = prepare(photograph)
+    assert np.array_equal(detected.native_fov, detect_fov(photograph))
+    with pytest.raises(ValueError, match=r"the field of view is \(9, 9\) and the photograph \(300, 310\)"):
+        prepare(photograph, np.ones((9, 9), bool))
+    with pytest.raises(ValueError, match="divide 0..255 by 255"):
+        prepare(tensor.float(), fov)
+    with pytest.raises(ValueError, match="lies in 0..1"):
+        prepare(torch.full((3, 8, 8), torch.nan))
 
 
 def test_standardise_of_nothing_or_constants_is_zero():

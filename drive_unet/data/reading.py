@@ -247,9 +247,7 @@ def read_photograph(pair: Pair, *, smooth: bool = False) -> Decoded:
         if mask is not None:
             check_vessels(path, mask)
     if fov is None:
-        from drive_unet.preprocessing.photographs import (
-            detect_fov,  # here: few copies need it, and it loads scikit-image
-        )
+        from drive_unet.preprocessing.fov import detect_fov  # here: few copies need it; loads scikit-image
 
         try:
             fov = detect_fov(image)

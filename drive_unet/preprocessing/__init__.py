@@ -1,4 +1,4 @@
-"""Before the network: field of view, contrast, standardisation, patches."""
+"""Before the network: `prepare` does all that it needs; the rest is what notebook 02 looks at."""
 
 import lazy_loader
 

@@ -34,6 +34,7 @@ from drive_unet.inference import predict_all
 from drive_unet.losses import Loss, combine
 from drive_unet.metrics.exact import choose_threshold, confusion
 from drive_unet.models import SegmentationModel
+from drive_unet.preprocessing.prepare import standardise
 from drive_unet.training.provenance import trained_on
 
 BEST, LAST = "best.safetensors", "last.pt"
@@ -203,7 +204,7 @@ def fit(
             if run.stopped_early:
                 break
             with accelerator.autocast():
-                logits = network(batch.image)
+                logits = network(standardise(batch.image, batch.fov, getattr(batch, "levels", None)))
             value = loss(logits, batch.vessels, batch.fov)
             shown = accelerator.reduce(value.detach(), "mean").item()  # so all processes fail together
             if not math.isfinite(shown):

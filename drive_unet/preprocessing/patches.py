@@ -1,128 +1,16 @@
-"""Before the network: field of view, channels, contrast, standardisation, patches, the cost of a squash."""
+"""Patches cut out of a photograph, and what squashing the whole of it to a small square costs."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy import ndimage
-from skimage.exposure import equalize_adapthist
 from skimage.morphology import skeletonize
 
 from drive_unet.errors import DataError
-from drive_unet.preprocessing.fov import as_uint8_image, detect_fov
-
-__all__ = [
-    "clahe",
-    "detect_fov",
-    "extract_patches",
-    "gamma",
-    "green_channel",
-    "sample_patch_corners",
-    "squash",
-    "standardise",
-    "vanished_fraction",
-]
-
-# Brightest channel (0..1) below which `standardise` takes a pixel for the dark surround when it is given no
-# FOV.
-SURROUND_LEVEL = 0.12
-
-# ---------------------------------------------------------------------- intensity
-
-
-def green_channel(image: np.ndarray) -> np.ndarray:
-    """The green channel, in which vessels stand out most.
-
-    Args:
-        image: (H, W, 3) uint8.
-
-    Returns:
-        (H, W) uint8, a copy.
-    """
-    return as_uint8_image(image, "green_channel", channels=3)[..., 1].copy()
-
-
-def clahe(channel: np.ndarray, clip_limit: float = 0.01, tiles: int = 8) -> np.ndarray:
-    """Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) of one channel.
-
-    Args:
-        channel: (H, W) uint8.
-        clip_limit: 0..1, how much a tile's contrast may grow: near 0 hardly, 1 without limit.
-        tiles: tiles along each side of the image.
-
-    Returns:
-        (H, W) uint8, stretched to the full range; a constant channel is returned as it is.
-    """
-    channel = as_uint8_image(channel, "clahe", channels=1)
-    if tiles < 1 or not 0 <= clip_limit <= 1:
-        raise ValueError(
-            f"clahe needs tiles >= 1 and a clip_limit in 0..1, got tiles={tiles}, clip_limit={clip_limit}."
-        )
-    if channel.min() == channel.max():
-        return channel.copy()
-    kernel = [max(1, -(-side // tiles)) for side in channel.shape]
-    return np.rint(equalize_adapthist(channel, kernel_size=kernel, clip_limit=clip_limit) * 255).astype(
-        np.uint8
-    )
-
-
-def gamma(image: np.ndarray, g: float) -> np.ndarray:
-    """Raise every value to the power `g`: below 1 brightens the dark rim, above 1 darkens.
-
-    Args:
-        image: any shape, uint8, or float in 0..1.
-        g: exponent, > 0.
-
-    Returns:
-        The same shape and dtype.
-    """
-    image = np.asarray(image)
-    if not g > 0:
-        raise ValueError(f"gamma needs an exponent above 0, got {g}.")
-    if image.dtype == np.uint8:
-        table = np.rint(255 * (np.arange(256) / 255) ** g).astype(np.uint8)
-        return table[image]
-    if not np.issubdtype(image.dtype, np.floating):
-        raise DataError(f"gamma needs uint8, or float in 0..1, got {image.dtype}.")
-    return np.clip(image, 0, 1) ** np.asarray(g, image.dtype)
-
-
-def standardise(image: torch.Tensor, fov: torch.Tensor | None = None) -> torch.Tensor:
-    """Shift and scale every channel of every image to mean 0 and standard deviation 1 over its field of view.
-
-    It is differentiable and has no branch that depends on the data, so that a model may call it in `forward`.
-    Where the field of view is empty, or a channel constant in it, the result is 0.
-
-    Args:
-        image: (..., C, H, W) float, 0..1.
-        fov: (H, W), (..., 1, H, W) or another shape that broadcasts to the image, true or above 0.5 inside;
-            None takes the pixels whose brightest channel exceeds 0.12.
-
-    Returns:
-        The shape and dtype of `image`, 0 outside the field of view.
-    """
-    if not torch.is_floating_point(image):
-        raise DataError(
-            f"standardise needs a float image in 0..1, got {image.dtype}; divide uint8 by 255 first."
-        )
-    if fov is None:
-        inside = image.detach().amax(dim=-3, keepdim=True) > SURROUND_LEVEL
-    else:
-        inside = fov if fov.dtype == torch.bool else fov > 0.5
-    # float32 at least: sums over a photograph overflow float16. Two passes: E[x^2] - E[x]^2 cancels.
-    values = image.to(torch.promote_types(image.dtype, torch.float32))
-    zero = values.new_zeros(())
-    count = inside.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
-    mean = torch.where(inside, values, zero).sum(dim=(-2, -1), keepdim=True) / count
-    centred = torch.where(inside, values - mean, zero)
-    variance = centred.square().sum(dim=(-2, -1), keepdim=True) / count
-    return (centred / variance.clamp(min=1e-8).sqrt()).to(image.dtype)
-
-
-# ---------------------------------------------------------------------- patches
+from drive_unet.preprocessing.fov import as_uint8_image
 
 
 def sample_patch_corners(
@@ -180,9 +68,6 @@ def extract_patches(image: np.ndarray, corners: np.ndarray, size: int | tuple[in
     windows = np.lib.stride_tricks.sliding_window_view(image, (height, width), axis=(0, 1))
     patches = windows[corners[:, 0], corners[:, 1]]  # (N, height, width), or (N, C, height, width)
     return np.ascontiguousarray(np.moveaxis(patches, 1, -1) if image.ndim == 3 else patches)
-
-
-# ---------------------------------------------------------------------- what a squash costs
 
 
 def squash(image: np.ndarray, size: tuple[int, int] = (256, 256)) -> np.ndarray:
