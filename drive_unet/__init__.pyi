@@ -24,13 +24,16 @@ from .evaluation import evaluate as evaluate
 from .evaluation import evaluate_second_observer as evaluate_second_observer
 from .inference import predict as predict
 from .inference import predict_all as predict_all
+from .inference import predict_each as predict_each
 from .inference import segment as segment
 from .losses import combine as combine
 from .metrics import choose_threshold as choose_threshold
 from .metrics import scores as scores
+from .models import ArticleNet as ArticleNet
 from .models import UNet as UNet
 from .plots import visualize_segmentation as visualize_segmentation
 from .preprocessing import detect_fov as detect_fov
+from .preprocessing import prepare as prepare
 from .preprocessing import standardise as standardise
 from .presets import PRESETS as PRESETS
 from .presets import train as train

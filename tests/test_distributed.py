@@ -47,9 +47,12 @@ class Plain(SegmentationModel):
 
     def __init__(self):
         super().__init__(3, 1)
-        self.network = torch.nn.Sequential(
+        self.layers = torch.nn.Sequential(
             torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 3, padding=1)
         )
+
+    def network(self, x):
+        return self.layers(x)
 
 
 def plain(folder, batch_size=EACH):

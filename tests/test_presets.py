@@ -88,7 +88,8 @@ def test_the_scale_is_that_of_the_photographs(photographs):
     model, _ = quick(replace(TINY, steps=1), photographs)
     columns = [(sample.fov[0].numpy() > 0).any(axis=0).nonzero()[0] for sample in photographs]
     widths = sorted(found[-1] - found[0] + 1 for found in columns)
-    assert model.fov_width == fov_width(photographs) and widths[0] <= model.fov_width <= widths[-1]
+    width = model.preprocessing.fov_width
+    assert width == fov_width(photographs) and widths[0] <= width <= widths[-1]
 
 
 def test_an_unknown_preset_is_refused_with_the_names(photographs):

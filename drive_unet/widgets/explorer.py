@@ -301,7 +301,7 @@ def explore(
         dataset: (image, vessels, fov) samples by index, such as a `DRIVEDataset` without transform; vessels
             and fov may be None.
         predictor: a probability map (H, W) per sample, or a model, run on an image when that is first chosen.
-        threshold: at the start; None takes the model's `threshold`, else .5.
+        threshold: at the start; None takes the model's own for one pass, else .5.
         start: index of the first image; layer: the first layer, see `draw`.
         names: of the images; None takes `dataset.names`, else numbers.
         continuous: redraw while a slider moves; False waits until it is let go (for a slow connection).
@@ -321,9 +321,11 @@ def explore(
         def predict(index: int) -> Any:
             from drive_unet.inference import predict as run
 
-            return run(predictor, dataset[index][0])
+            image, _, fov, *_ = dataset[index]
+            return run(predictor, image, fov=fov)
 
-        threshold = getattr(predictor, "threshold", 0.5) if threshold is None else threshold
+        if threshold is None and hasattr(predictor, "threshold_for"):
+            threshold = predictor.threshold_for(tta=False)
     else:
         if len(predictor) != count:
             raise ValueError(
