@@ -41,5 +41,6 @@ from .training import fit as fit
 from .widgets import check as check
 from .widgets import explore as explore
 from .widgets import explore_eye as explore_eye
+from .widgets import measured as measured
 
 __version__: str

@@ -1,24 +1,39 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from drive_unet.widgets.exercises import check
+from drive_unet import measured
+from drive_unet.data import Drive
+from drive_unet.models import ConvBlock
+from drive_unet.widgets.exercises import Exercise, check, checking
+from drive_unet.widgets.exercises.checking import answered, near
 
 
-def verdict(capsys, *args, **kwargs) -> str:
-    assert check(*args, **kwargs) is None
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    assert printed.out.count("\n") == 1
-    return printed.out[:-1]
+@pytest.fixture
+def verdict(capsys, monkeypatch):
+    """What `check` prints of an answer to an exercise made for the test."""
+
+    def judge(answer, verify, **given) -> str:
+        verify = verify if callable(verify) and not isinstance(verify, type | torch.Tensor) else near(verify)
+        monkeypatch.setattr(checking, "_find", lambda name: Exercise(verify, "think"))
+        assert check("99-1", answer, **given) is None
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        assert printed.out.count("\n") == 1
+        return printed.out[:-1]
+
+    return judge
 
 
 @pytest.mark.parametrize("answer", [None, ..., (3, ...), [None, 1], {"a": ...}])
-def test_not_answered_yet(capsys, answer):
-    assert verdict(capsys, answer, 3, "count them") == "Not answered yet. Hint: count them"
-    assert verdict(capsys, answer, lambda a: a > 2, "count them") == "Not answered yet. Hint: count them"
+def test_nothing_is_said_before_there_is_an_answer(verdict, answer):
+    assert verdict(answer, 3) == "Not answered yet."
+    assert verdict(answer, lambda a: a > 2) == "Not answered yet."
+    assert verdict(lambda x: ..., lambda function: answered(function(3)) == 9) == "Not answered yet."
 
 
 @pytest.mark.parametrize(
@@ -46,8 +61,8 @@ def test_not_answered_yet(capsys, answer):
         (torch.tensor([5, 6]), lambda answer: answer > 4),
     ],
 )
-def test_right(capsys, answer, expected):
-    assert verdict(capsys, answer, expected, "think") == "Right."
+def test_right(verdict, answer, expected):
+    assert verdict(answer, expected) == "Right."
 
 
 class Odd:
@@ -87,8 +102,6 @@ class Odd:
         (Odd(), 3),
         (Odd(), "a"),
         (3, Odd()),
-        (Odd(), lambda answer: answer > 2),
-        (3, lambda answer: answer.missing),
         (3, lambda answer: None),
         (np.array([3, 5]), lambda answer: answer > 4),
         (np.array(["a"]), 3),
@@ -98,11 +111,88 @@ class Odd:
         (10**400, 3.0),
     ],
 )
-def test_not_yet(capsys, answer, expected):
-    assert verdict(capsys, answer, expected, "think") == "Not yet. Hint: think"
+def test_not_yet(verdict, answer, expected):
+    assert re.fullmatch(r"Not yet: (it ends in \w+: .*\. )?Hint: think", verdict(answer, expected))
 
 
-def test_tolerance(capsys):
-    assert verdict(capsys, 0.712, 0.7, "measure", tolerance=0.02) == "Right."
-    assert verdict(capsys, 0.73, 0.7, "measure", tolerance=0.02) == "Not yet. Hint: measure"
-    assert verdict(capsys, [9, 11], (10, 10), "measure", tolerance=1) == "Right."
+def test_tolerance(verdict):
+    assert verdict(0.712, near(0.7, 0.02)) == "Right."
+    assert verdict(0.73, near(0.7, 0.02)) == "Not yet: Hint: think"
+    assert verdict([9, 11], near((10, 10), 1)) == "Right."
+
+
+def test_code_is_judged_by_what_it_does(verdict):
+    def squares(function):
+        return all(answered(function(n)) == n * n for n in (2, 3)) or "three times three is nine"
+
+    assert verdict(lambda n: n * n, squares) == "Right."
+    assert verdict(lambda n: 2 * n, squares) == "Not yet: three times three is nine. Hint: think"
+    assert verdict(lambda n: n / 0, squares).startswith(
+        "Not yet: it ends in ZeroDivisionError: division by zero"
+    )
+    assert verdict(lambda n: print("noise") or n * n, squares) == "Right."
+    assert verdict(5, lambda answer, limit: answer < limit, limit=6) == "Right."
+
+
+def test_judging_leaves_chance_alone(verdict):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    verdict(1, lambda answer: torch.manual_seed(0) and True)
+    assert torch.rand(1) == expected
+
+
+def test_an_unknown_exercise_is_refused_with_those_that_there_are():
+    with pytest.raises(ValueError, match="no exercise '03-99': there are 03-1, 03-2"):
+        check("03-99", 1)
+    with pytest.raises(ValueError, match="no exercise '77-1': notebook 77 has none"):
+        check("77-1", 1)
+
+
+# ---------------------------------------------------------------------- measured numbers
+
+
+def test_a_measured_number_is_printed_with_its_unit(capsys, monkeypatch):
+    monkeypatch.setattr(Drive, "latest", "embedded")
+    measured("Dice", 0.8314, 0.8, 0.9)
+    measured("cost", 1234.5, 1000, 2000, digits=1, unit="ms")
+    assert capsys.readouterr().out == "Dice ≈ 0.831\ncost ≈ 1,234.5 ms\n"
+
+
+def test_a_number_out_of_range_fails_on_the_embedded_photographs_alone(capsys, monkeypatch):
+    for latest in (None, "embedded"):
+        monkeypatch.setattr(Drive, "latest", latest)
+        for value in (0.7999, 0.91, float("nan")):
+            with pytest.raises(AssertionError, match="Dice is .*, outside 0.8 to 0.9"):
+                measured("Dice", value, 0.8, 0.9)
+    monkeypatch.setattr(Drive, "latest", "DRIVE")
+    measured("Dice", 0.1, 0.8, 0.9)
+    assert capsys.readouterr().out.endswith("Dice ≈ 0.100\n")
+
+
+# ---------------------------------------------------------------------- the exercises of the notebooks
+
+
+class Residual(torch.nn.Module):
+    def __init__(self, inputs, outputs, shortcut=True):
+        super().__init__()
+        self.block = ConvBlock(inputs, outputs)
+        self.way = torch.nn.Identity() if inputs == outputs else torch.nn.Conv2d(inputs, outputs, 1)
+        self.shortcut = shortcut
+
+    def forward(self, x):
+        return self.block(x) + self.way(x) if self.shortcut else self.block(x)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "right", "wrong"),
+    [
+        ("03-1", 16_256, 16_255),
+        ("03-2", 3, 2),
+        ("03-3", Residual, lambda i, o: Residual(i, o, shortcut=False)),
+    ],
+)
+def test_exercises_tell_right_from_wrong(capsys, exercise, right, wrong):
+    for answer, expected in ((right, "Right."), (wrong, "Not yet: "), (None, "Not answered yet.")):
+        check(exercise, answer)
+        assert capsys.readouterr().out.startswith(expected)

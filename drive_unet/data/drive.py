@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.find import DriveFolder, find_drive
@@ -61,6 +62,10 @@ class Drive:
     held_out: DRIVEDataset
     test: DRIVEDataset
     source: str
+    latest: ClassVar[str | None] = None  # source of the latest one; see widgets.measured
+
+    def __post_init__(self) -> None:
+        Drive.latest = self.source
 
     def describe(self) -> str:
         """Which photographs serve for what, and why, in two or three sentences."""

@@ -1,0 +1,29 @@
+"""Measured numbers, as the notebooks print them: with their range, checked where it is known."""
+
+from __future__ import annotations
+
+from drive_unet.data.drive import Drive
+
+
+def measured(name: str, value: float, low: float, high: float, *, digits: int = 3, unit: str = "") -> None:
+    """Print a measured number, and check that it lies where it lay when the notebook was written.
+
+    The sign ≈ says that the number may differ a little from machine to machine. On the embedded painted
+    photographs it must lie in the range given; where `load_drive` found others it may be anything, and is
+    only printed.
+
+    Args:
+        name: what was measured.
+        value: the number.
+        low, high: the range, both ends included.
+        digits: after the decimal point.
+        unit: printed after the number.
+
+    Raises:
+        AssertionError: if the number is out of range (or no number) on the embedded photographs.
+    """
+    print(f"{name} ≈ {value:,.{digits}f}{f' {unit}' if unit else ''}")
+    if Drive.latest in (None, "embedded") and not low <= value <= high:
+        raise AssertionError(
+            f"{name} is {value:.{digits + 1}f}, outside {low} to {high}, where it lay when this was written"
+        )
