@@ -1,6 +1,6 @@
 """Execute the notebooks and write their outputs back, figures included, always on the embedded data.
 
-`python scripts/refresh_notebooks.py` runs all six, `... 03 05` two of them. A cell keeps its old output where
+`python scripts/refresh_notebooks.py` runs all of them, `... 03 05` two. A cell keeps its old output where
 the new one says the same (measured numbers and durations masked as in the tests, figures within a few grey
 levels), so that a diff shows what changed; `--fresh` takes every new output. A notebook that fails or writes
 to stderr is left as it was. `--check` runs nothing and names the notebooks whose cells changed since.

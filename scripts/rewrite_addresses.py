@@ -1,8 +1,8 @@
 """Copy the repository's address from pyproject.toml to where readers need it.
 
-`python scripts/rewrite_addresses.py` rewrites the Colab badge, the line of links and the set-up cell of every
-notebook, and the addresses in README.md, CITATION.cff and CHANGELOG.md. `--check` only names the files that
-would change.
+`python scripts/rewrite_addresses.py` rewrites the Colab badge, the line of links and the set-up cell of
+every notebook, the addresses in README.md, CITATION.cff and CHANGELOG.md, and in pyproject.toml where the
+README's links lead when it stands alone. `--check` only names the files that would change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOTEBOOKS = (
     "05_evaluation",
     "06_visualization",
 )
-TEXTS = ("README.md", "CITATION.cff", "CHANGELOG.md")
+TEXTS = ("README.md", "CITATION.cff", "CHANGELOG.md", "pyproject.toml")
 COLAB = "https://colab.research.google.com"
 BADGE = re.compile(rf"\[!\[[^\]]*\]\([^)]*\)\]\({re.escape(COLAB)}[^)]*\)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -13,6 +14,9 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# At the top of an unpacked source distribution, but not of the repository.
+NOT_OURS = {"PKG-INFO", "build", "data", "dist", "runs"}
+OUR_HIDDEN = {".ci", ".github", ".gitignore", ".pre-commit-config.yaml"}
 # A folder of somebody's machine: home folders, temporary files, and where this copy of the repository lies.
 _HERE = rf"|{re.escape(str(ROOT.parent))}[/\\]" if len(ROOT.parts) > 2 else ""
 MACHINE_PATH = re.compile(rf"(?<![\w.~])(?:/(?:home|root|tmp|Users|private)/\w{_HERE})|\b[A-Z]:\\+Users")
@@ -21,18 +25,17 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)|(?:src|href)=[\"']([^\"']+)[\
 
 def files() -> list[Path]:
     """Return every file that is in the repository, or would be if all were added."""
-    try:
+    if (ROOT / ".git").exists() and shutil.which("git"):
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        listed = (
-            subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-        )
-    except (OSError, subprocess.CalledProcessError):  # unpacked from an archive
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        listed = run.stdout.decode().split("\0")
+    else:  # unpacked from a source distribution, perhaps inside another repository that ignores it
         listed = [
             path.relative_to(ROOT).as_posix()
             for path in ROOT.rglob("*")
-            if not any(
-                part in {".venv", ".git", "__pycache__", "data"} for part in path.relative_to(ROOT).parts
-            )
+            if (top := path.relative_to(ROOT).parts[0]) not in NOT_OURS
+            and not (top.startswith(".") and top not in OUR_HIDDEN)
+            and "__pycache__" not in path.parts
         ]
     return sorted({ROOT / name for name in listed if name and (ROOT / name).is_file()})
 

@@ -113,6 +113,7 @@ def test_colab_branch_installs_from_git(tmp_path, colab):
     published.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, published)
+    shutil.copytree(ROOT / "LICENSES", published / "LICENSES")
     shutil.copytree(
         ROOT / "drive_unet", published / "drive_unet", ignore=shutil.ignore_patterns("__pycache__")
     )

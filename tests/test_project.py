@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
 
+import check_lower_bounds
 import pytest
 import yaml
 from check_large_files import too_large
+from hatchling.builders.sdist import SdistBuilder
 from importlinter.cli import lint_imports
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from repository import MACHINE_PATH, ROOT, broken_links, files
 from rewrite_addresses import BADGE, NOTEBOOKS, TEXTS, badge, repository
 from rewrite_addresses import main as rewrite_addresses
 
 import drive_unet
+from drive_unet import PRESETS, UNet
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 START = (
     'python3 -m venv .venv && .venv/bin/python -m pip install -e ".[lab]"'
-    " && .venv/bin/jupyter lab notebooks/01_data_exploration.ipynb"
+    " && .venv/bin/jupyter lab --ServerApp.root_dir=. notebooks/01_data_exploration.ipynb"
 )
 TEST = (
     'python3 -m venv .venv && .venv/bin/python -m pip install -e ".[test]"'
@@ -56,6 +61,17 @@ def test_continuous_integration_runs_the_readme_line_as_it_stands():
     assert any(step.get("run") == "./.ci/run" for step in workflow["jobs"]["notebooks"]["steps"])
 
 
+def test_the_oldest_releases_are_tested_every_week():
+    workflow = yaml.safe_load(text_of(".github/workflows/tests.yml"))
+    job = workflow["jobs"]["lower-bounds"]
+    steps = {key: value for step in job["steps"] for key, value in step.items()}
+    assert steps["with"]["python-version"] == check_lower_bounds.oldest_python(PROJECT)
+    assert any("python scripts/check_lower_bounds.py" in step.get("run", "") for step in job["steps"])
+    assert "schedule" in job["if"]
+    for line in PROJECT["dependencies"]:
+        assert re.search(r">=\s*\d", line), f"{line}: no lower bound, so no release is the oldest"
+
+
 def test_rooms_import_one_way(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert lint_imports() == 0, "lint-imports shows which import breaks which contract of pyproject.toml"
@@ -70,6 +86,68 @@ def test_readme_leads_everywhere():
     assert "not a medical device" in readme.lower()
     assert "drive-unet demo" in readme
     assert "python -m pytest -m slow" in readme
+
+
+def test_module_map_names_the_rooms_that_exist_in_the_order_of_the_floors():
+    section = text_of("README.md").partition("\n## Layout\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"^```text\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    first, *lines = block.splitlines()
+    assert first == "drive_unet/"
+    described = [re.fullmatch(r"  (\w+(?:/|\.py)) +\S.*", line).group(1) for line in lines]
+    rooms = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "drive_unet").iterdir()
+        if not path.name.startswith("__") and any(file.is_relative_to(path) for file in files())
+    }
+    assert set(described) == rooms - {"__init__.pyi"}
+    assert len(described) == len(set(described))
+
+
+def test_readme_names_files_that_exist_for_what_one_would_add():
+    section = text_of("README.md").partition("\n## Contributing\n")[2].partition("\n## ")[0]
+    table = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| a")]
+    assert len(table) == 4
+    for what, where in table:
+        names = re.findall(r"`([\w./]+\.py)`", where)
+        assert names, what
+        for name in names:
+            assert (ROOT / "drive_unet" / name).is_file(), f"{what.strip()}: {name}"
+
+
+def test_readme_leads_to_the_repository_from_a_package_index():
+    command = [sys.executable, "-m", "hatchling", "metadata"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    text = json.loads(run.stdout)["readme"]["text"]
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+    assert f"({repository()}/raw/main/docs/hero.jpg)" in text
+    prefix = f"{repository()}/blob/main/"
+    beside = [target.removeprefix(prefix) for target in targets if target.startswith(prefix)]
+    assert "benchmarks/RESULTS.md" in beside
+    assert [name for name in beside if not (ROOT / name).is_file()] == []
+
+
+def test_source_distribution_holds_every_file():
+    packed = {file.distribution_path for file in SdistBuilder(str(ROOT)).recurse_included_files()}
+    packed = {name.replace(os.sep, "/") for name in packed}
+    assert {path.relative_to(ROOT).as_posix() for path in files()} <= packed
+    assert not any(name.startswith((".venv", "data/", "runs/")) for name in packed)
+
+
+def test_licences_are_named_and_their_texts_are_there():
+    expression = PROJECT["license"]
+    assert expression == "MIT AND LicenseRef-DRIVE-research-and-education"
+    text = text_of("LICENSES/LicenseRef-DRIVE-research-and-education.txt")
+    card = text_of("drive_unet/weights/README.md")
+    weights = {path.stem for path in (ROOT / "drive_unet" / "weights").glob("*.safetensors")}
+    restricted = set(re.findall(r"weights/([\w-]+)\.safetensors", text))
+    assert restricted <= weights
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", card, re.MULTILINE))
+    assert set(rows) == weights
+    for name, terms in rows.items():
+        assert ("research and education" in terms) == (name in restricted), name
+        assert ("MIT" in terms) != (name in restricted), name
 
 
 @pytest.mark.parametrize(
@@ -114,7 +192,7 @@ def test_version_is_one():
     assert newest == drive_unet.__version__
 
 
-def test_pre_commit_uses_the_ruff_of_the_test_extra():
+def test_pre_commit_uses_the_tools_of_the_test_extra():
     (wanted,) = [
         line for line in PROJECT["optional-dependencies"]["test"] if Requirement(line).name == "ruff"
     ]
@@ -123,6 +201,10 @@ def test_pre_commit_uses_the_ruff_of_the_test_extra():
     hooks = {hook["id"]: hook for hook in repo["hooks"]}
     assert hooks["ruff-check"]["additional_dependencies"] == [wanted]
     assert hooks["ruff-format"]["additional_dependencies"] == [wanted]
+    (wanted,) = [
+        line for line in PROJECT["optional-dependencies"]["test"] if Requirement(line).name == "import-linter"
+    ]
+    assert hooks["import-linter"]["additional_dependencies"] == [wanted]
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["check", "format"])
@@ -146,5 +228,30 @@ def test_files_are_of_a_size_to_commit_and_none_is_of_drive():
 def test_no_file_names_a_machine():
     for path in files():
         if path.suffix in {".py", ".md", ".ipynb", ".yml", ".yaml", ".toml", ".cff", ".cfg", ""}:
-            found = MACHINE_PATH.search(path.read_text(encoding="utf-8"))
-            assert found is None, f"{path}: {found}"
+            match = MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+            assert match is None, f"{path}: {match}"
+
+
+def test_constraints_hold_a_release_that_pyproject_allows_of_each_dependency():
+    pinned = {}
+    for line in text_of("constraints.txt").splitlines():
+        if not line.startswith("#"):
+            requirement = Requirement(line)
+            pinned.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"]
+    for wish in map(Requirement, wanted + PROJECT["optional-dependencies"]["test"]):
+        assert canonicalize_name(wish.name) in pinned, wish.name
+        for requirement in pinned[canonicalize_name(wish.name)]:
+            (exact,) = requirement.specifier
+            assert exact.operator == "==", requirement
+            assert wish.specifier.contains(exact.version), f"{requirement} is not {wish}"
+
+
+def test_model_card_presets_and_weights_name_the_same_first_weights():
+    card = text_of("drive_unet/weights/README.md")
+    for name, preset in {"default": "best", "fast": "laptop"}.items():
+        row = re.search(rf"^\| `{name}` \| (.*?) \|", card, re.MULTILINE).group(1)
+        notes = UNet.from_pretrained(name).notes
+        assert notes["training"]["preset"] == preset
+        assert f"`{PRESETS[preset].start}`" in row
+        assert f'first weights "{PRESETS[preset].start}"' in notes["data"]

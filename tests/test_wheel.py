@@ -1,14 +1,15 @@
-"""A wheel built from the tree, installed as a user would, is complete."""
+"""A wheel and a source distribution built from the tree, used as a user would, are complete."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
-from repository import ROOT, fresh_environment
+from repository import ROOT, files, fresh_environment
 
 pytestmark = pytest.mark.slow
 
@@ -24,13 +25,13 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_modules_weights_and_licence_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {f"drive_unet/{path.name}" for path in (ROOT / "drive_unet").glob("*.py")}
-    weights = {
-        f"drive_unet/weights/{path.name}" for path in (ROOT / "drive_unet" / "weights").glob("*.safetensors")
-    }
-    assert weights
-    assert modules | weights <= names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    package = {path.relative_to(ROOT).as_posix() for path in files() if ROOT / "drive_unet" in path.parents}
+    assert any(name.endswith(".safetensors") for name in package)
+    assert any(name.endswith("/__init__.pyi") for name in package), "the doors that editors read"
+    assert package <= names
+    texts = [ROOT / "LICENSE", *(ROOT / "LICENSES").iterdir()]
+    for text in texts:
+        assert any(name.endswith(f"licenses/{text.relative_to(ROOT).as_posix()}") for name in names), text
     assert {name.split("/")[0].split("-")[0] for name in names} == {"drive_unet"}
     assert wheel.stat().st_size < 4_000_000
 
@@ -55,3 +56,16 @@ def test_installed_wheel_runs_the_demo(wheel, tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Dice" in run.stdout
     assert list((tmp_path / "trip").glob("*.png"))
+
+
+def test_tests_of_the_source_distribution_pass_in_it(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("drive_unet-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    command = [sys.executable, "-m", "pytest", "tests", "--quiet", "-p", "no:cacheprovider"]
+    run = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
