@@ -409,7 +409,7 @@ def test_bomb(archive, cache, monkeypatch):
         with opened.open("training/images/bomb.tif", "w") as member:
             for _ in range(30):
                 member.write(bytes(1 << 20))
-    refused_archive(archive, cache, "would unpack to", "not DRIVE")
+    refused_archive(archive, cache, "would unpack to", "as no dataset does")
 
 
 def test_archive_too_large(archive, cache, monkeypatch):

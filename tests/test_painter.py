@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from drive_unet import DRIVEDataset
-from drive_unet.data.find import find_labelled
+from drive_unet.data.find import find_dataset
 from drive_unet.data.painted import embedded_folder
 from drive_unet.errors import DataError
 from drive_unet.painter import painting, store
@@ -581,7 +581,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers_and_other_for_another_
 
 
 def test_a_plain_set_is_found_with_labels_and_fields_of_view(plain, plain_eyes):
-    found = find_labelled(plain)
+    found = find_dataset(plain)
     assert (found.kind, found.test) == ("own", ())
     assert [pair.name for pair in found.training] == ["01", "02"]
     photographs = DRIVEDataset.from_pairs(found.training)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
-from drive_unet.data.find import OWN, DriveFolder, find_labelled
+from drive_unet.data.find import OWN, DriveFolder, find_dataset
 from drive_unet.data.pairing import images, listed, match
 from drive_unet.data.reading import read_prediction
 from drive_unet.errors import DataError
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     if options.predictions and (options.weights or options.tta):
         raise ValueError("finished predictions take neither --weights nor --tta: leave them out")
     with redirect_stdout(sys.stderr):  # where DRIVE was not found, it says so; JSON stays alone
-        found = find_labelled(options.data)
+        found = find_dataset(options.data)
     split, photographs = _labelled(found, options.split)
     if options.predictions:
         groups = _of_predictions(options, photographs)

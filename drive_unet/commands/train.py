@@ -10,7 +10,7 @@ from drive_unet import presets
 from drive_unet.commands import evaluate as scoring
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
-from drive_unet.data.find import OWN, find_labelled
+from drive_unet.data.find import OWN, find_dataset
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--fold {options.fold} needs --folds, and is less than it")
     process = processes()
     with process.main_process_first():  # painted photographs are painted once
-        found = find_labelled(options.data)
+        found = find_dataset(options.data)
     if not found.training:
         raise DataError(f"{found.root} holds test photographs only, from which nothing can be learned")
     photographs = scoring.load(found, "train")

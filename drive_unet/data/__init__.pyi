@@ -6,8 +6,8 @@ from .drive import Drive as Drive
 from .drive import folds as folds
 from .drive import load_drive as load_drive
 from .find import DriveFolder as DriveFolder
+from .find import find_dataset as find_dataset
 from .find import find_drive as find_drive
-from .find import find_labelled as find_labelled
 from .painted import (
     PaintedStream as PaintedStream,
 )

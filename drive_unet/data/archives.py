@@ -16,14 +16,14 @@ from drive_unet.data.cache import cache_folder
 from drive_unet.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
-    {".tif", ".tiff", ".gif", ".png", ".bmp", ".jpg", ".jpeg", ".ppm", ".pgm", ".webp"}
+    {".tif", ".tiff", ".gif", ".png", ".bmp", ".jpg", ".jpeg", ".ppm", ".pgm", ".webp", ".jp2", ".j2k"}
 )
 JUNK_FOLDERS = frozenset({"__macosx", "$recycle.bin", "@eadir"})
 
-MAX_BYTES = 2 * 1024**3  # both official archives together unpack to 70 MB
-_MAX_RATIO = 100  # a photograph hardly shrinks in a zip; bombs reach 1000
-_RATIO_COUNTS_FROM = 100 * 1024**2  # bytes; a small archive may hold very compressible labels
-_MAX_MEMBERS = 20_000
+MAX_BYTES = 64 * 1024**3  # DRIVE unpacks to 70 MB, HRF to 1 GB, FIVES to 2 GB
+_MAX_RATIO = 100  # a photograph hardly shrinks in a zip, and HRF's masks bring it to 16; bombs reach 1000
+_RATIO_COUNTS_FROM = 1024**3  # bytes; labels alone may be very compressible, and less than this is no harm
+_MAX_MEMBERS = 200_000
 
 
 def is_junk(name: str) -> bool:
@@ -39,7 +39,8 @@ def is_image(name: str) -> bool:
 def unpack(archive: Path) -> Path:
     """Unpack the images of a zip archive into the cache, once; the same content is never unpacked twice.
 
-    The archive's own folder is only read. A copy in the cache that was damaged since is made anew.
+    The archive's own folder is only read. A copy in the cache whose contents are not the archive's any more
+    is made anew.
 
     Args:
         archive: the zip file.
@@ -49,7 +50,8 @@ def unpack(archive: Path) -> Path:
 
     Raises:
         DataError: if the file is no zip archive, is damaged or locked by a password, unpacks to something
-            absurdly large, names a link or a path outside the target, or if the cache cannot be written.
+            absurdly large or larger than the disk, names a link or a path outside the target, or if the cache
+            cannot be written.
     """
     try:
         with archive.open("rb") as stream:
@@ -89,7 +91,7 @@ def _vetted(archive: Path, opened: zipfile.ZipFile) -> dict[PurePosixPath, zipfi
     ):
         raise DataError(
             f"{archive} would unpack to {len(members):,} files and {size / 1e6:,.0f} MB from "
-            f"{packed / 1e6:,.1f} MB, which is not DRIVE: download the official archive"
+            f"{packed / 1e6:,.1f} MB, as no dataset does: download the official archive"
         )
     wanted: dict[PurePosixPath, zipfile.ZipInfo] = {}
     seen: dict[str, str] = {}
@@ -119,18 +121,29 @@ def _vetted(archive: Path, opened: zipfile.ZipFile) -> dict[PurePosixPath, zipfi
         wanted[path] = member
     if not wanted:
         raise DataError(
-            f"{archive} holds no images; DRIVE's archives hold training/images and test/images: if there "
+            f"{archive} holds no images (DRIVE's archives hold training/images and test/images): if there "
             "are zip files inside it, unpack it once and name the folder"
         )
     return wanted
 
 
 def _intact(target: Path, wanted: dict[PurePosixPath, zipfile.ZipInfo]) -> bool:
-    """Whether everything wanted lies in the target at its full size."""
+    """Whether everything wanted lies in the target, by size and checksum."""
     try:
-        return all((target / path).stat().st_size == member.file_size for path, member in wanted.items())
+        return all(
+            (target / path).stat().st_size == member.file_size and _checksum(target / path) == member.CRC
+            for path, member in wanted.items()
+        )
     except OSError:
         return False
+
+
+def _checksum(file: Path) -> int:
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
 def _extract(
@@ -140,6 +153,13 @@ def _extract(
     work = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        size, free = sum(m.file_size for m in wanted.values()), shutil.disk_usage(target.parent).free
+        if size > free:
+            raise DataError(
+                f"{archive} would unpack to {size / 1e6:,.0f} MB, but {target.parent} has "
+                f"{free / 1e6:,.0f} MB left: make room, or set the environment variable DRIVE_UNET_CACHE to a "
+                "folder on another disk"
+            )
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         for path, member in wanted.items():
             file = work / "set" / path

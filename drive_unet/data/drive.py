@@ -1,4 +1,4 @@
-"""DRIVE as a whole: its folds, and which photographs serve for what."""
+"""A dataset as a whole: its folds, and which photographs serve for what."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.find import DriveFolder, find_drive
+from drive_unet.data.find import OWN, DriveFolder, called, find_dataset
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 
@@ -46,7 +46,7 @@ def folds(names: Iterable[str], k: int = 5, seed: int = 0) -> list[tuple[list[st
 
 @dataclass(frozen=True)
 class Drive:
-    """DRIVE, ready for training and scoring: disjoint datasets and where they come from.
+    """DRIVE or another dataset, ready for training and scoring: disjoint parts and where they come from.
 
     Attributes:
         training: what the network learns from.
@@ -54,7 +54,7 @@ class Drive:
         held_out: what scores are computed on, used for no choice at all: the test photographs where they
             have labels, else another part held out of the training photographs.
         test: the test photographs, with labels or without.
-        source: "DRIVE" or "embedded".
+        source: "DRIVE" or the name of another layout, see `DriveFolder.kind`; "embedded", "own".
     """
 
     training: DRIVEDataset
@@ -69,16 +69,15 @@ class Drive:
 
     def describe(self) -> str:
         """Which photographs serve for what, and why, in two or three sentences."""
-        origin = "the embedded painted dataset" if self.source == "embedded" else "DRIVE"
         split = (
-            f"Training on {len(self.training)} photographs of {origin}; checkpoint and threshold are chosen "
-            f"on {len(self.validation)} held-out ones, {listed(self.validation.names, 20)}."
+            f"Training on {len(self.training)} photographs of {called(self.source)}; checkpoint and "
+            f"threshold are chosen on {len(self.validation)} held-out ones, {listed(self.validation.names, 20)}."
         )
         if self.test.has_labels:
             return f"{split} Scores are computed on the {len(self.test)} test photographs."
+        withheld = " (the official download withholds them)" if self.source == "DRIVE" else ""
         why = (
-            f"The {len(self.test)} test photographs have no vessel labels (the official download withholds "
-            "them)"
+            f"The {len(self.test)} test photographs have no vessel labels{withheld}"
             if len(self.test)
             else "There are no test photographs"
         )
@@ -96,34 +95,35 @@ def load_drive(
     seed: int = 0,
     transform: Callable | None = None,
 ) -> Drive:
-    """Find DRIVE and load it, with one fold of the training photographs held out for validation.
+    """Find DRIVE or another dataset and load it, with one fold held out for validation.
 
-    Where the test photographs have no labels, as in today's official download, the next fold is held out as
-    well, to compute scores on: nothing is scored on the photographs that a checkpoint or a threshold was
-    chosen on.
+    Where the test photographs have no labels, as in today's official download, or the dataset has no official
+    test, as HRF, the next fold is held out as well, to compute scores on: nothing is scored on the photographs
+    that a checkpoint or a threshold was chosen on.
 
     Args:
-        root: see `find_drive`.
+        root: see `find_dataset`.
         fold: which of the k folds to hold out, 0 to k - 1.
         k, seed: see `folds`.
         transform: for the training photographs only.
 
     Raises:
-        DataError: see `find_drive` and `DRIVEDataset`.
+        DataError: see `find_dataset` and `DRIVEDataset`.
         ValueError: if there is no such fold.
     """
     if not 0 <= fold < k:
         raise ValueError(f"there is no fold {fold}: with k={k} folds, choose 0 to {k - 1}")
-    found: DriveFolder = find_drive(root)
-    if not found.training:
+    folder: DriveFolder = find_dataset(root)
+    if not folder.training:
         raise DataError(
-            f"{found.root} holds test photographs only, from which nothing can be learned: put training.zip "
+            f"{folder.root} holds test photographs only, from which nothing can be learned: put training.zip "
             "beside it and name the folder that holds both"
         )
-    splits = folds((pair.name for pair in found.training), k, seed)
-    everything = DRIVEDataset.from_pairs(found.training)
+    splits = folds((pair.name for pair in folder.training), k, seed)
+    smooth = folder.kind == OWN  # labels of one's own may have smoothed edges
+    everything = DRIVEDataset.from_pairs(folder.training, smooth=smooth)
     train, validation = splits[fold]
-    test = DRIVEDataset.from_pairs(found.test)
+    test = DRIVEDataset.from_pairs(folder.test, smooth=smooth)
     held_out = test
     if not test.has_labels:
         if k < 3:
@@ -135,5 +135,5 @@ def load_drive(
         train = [name for name in train if name not in scored]
         held_out = everything.subset(scored)
     return Drive(
-        everything.subset(train, transform), everything.subset(validation), held_out, test, found.kind
+        everything.subset(train, transform), everything.subset(validation), held_out, test, folder.kind
     )

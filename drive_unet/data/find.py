@@ -1,14 +1,17 @@
-"""Where DRIVE lies: finding a copy, however it was downloaded and unpacked."""
+"""Where a dataset lies and what it is: finding a copy, however it was downloaded and unpacked."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from drive_unet.data.archives import is_junk, unpack
+from drive_unet.data.by_names import SPLITS, by_names, image_files
+from drive_unet.data.layouts import EMBEDDED, LAYOUTS, NAMED, OWN, PUBLISHED, Layout, is_archive
 from drive_unet.data.pairing import (
     FOV,
     IMAGES,
@@ -25,31 +28,29 @@ from drive_unet.data.pairing import (
 )
 from drive_unet.errors import DataError
 
-__all__ = ["EMBEDDED", "FALLBACK", "OWN", "VARIABLE", "DriveFolder", "Pair", "find_drive", "find_labelled"]
+__all__ = ["EMBEDDED", "FALLBACK", "OWN", "VARIABLE", "DriveFolder", "Pair", "find_dataset", "find_drive"]
 
 VARIABLE = "DRIVE_UNET_DATA"
-EMBEDDED = "embedded"
-OWN = "own"
 FALLBACK = (
     "DRIVE was not found: the embedded painted dataset is used instead (the README says how to place DRIVE)."
 )
 
-_SPLITS = {"training": ("training", "train"), "test": ("test", "testing")}
-# training.zip, also as browsers rename second downloads, "training (1).zip", and what Kaggle calls all its
-# archives.
-_ARCHIVE = re.compile(r"(train(ing)?|test(ing)?|drive|archive)([ _-]*(\(\d+\)|\d+|copy))?")
 _DEPTH = 4  # nested folders, DRIVE/DRIVE/..., that are looked into
+_DRIVE = next(layout for layout in LAYOUTS if layout.name == "DRIVE")
+_shown: set[str] = set()  # whose terms were printed
 
 
 @dataclass(frozen=True)
 class DriveFolder:
-    """A copy of DRIVE that was found and checked.
+    """A copy of DRIVE or of another dataset that was found and checked.
 
     Attributes:
         root: the folder or archive that was named or found.
-        kind: "DRIVE", "embedded" for a painted set, or "own" for photographs with labels of somebody's own.
-        training: the training photographs, sorted; empty if only the test archive was given.
-        test: the test photographs, sorted; empty if only the training archive was given.
+        kind: the name of its layout, "DRIVE" or one of `drive_unet.data.layouts`; "embedded" for a painted
+            set, or "own" for photographs with labels of somebody's own.
+        training: the training photographs, sorted, and those of datasets that know no split; empty if only
+            the test archive was given.
+        test: the test photographs, sorted; empty if only the training archive was given, or without a split.
     """
 
     root: Path
@@ -63,24 +64,28 @@ class DriveFolder:
         return bool(self.test) and all(pair.vessels is not None for pair in self.test)
 
 
-def find_drive(root: str | Path | None = None) -> DriveFolder:
-    """Find DRIVE, check that it is complete, and pair its files.
+def find_dataset(root: str | Path | None = None) -> DriveFolder:
+    """Find a dataset, check that it is complete, and pair its files.
 
     Takes `root`, else what the environment variable DRIVE_UNET_DATA names, else `data/DRIVE` in the working
     folder or a parent of it. Where there is none of these it prints one line and takes the embedded set.
-    Nothing is written but into the cache, where archives are unpacked.
+    Nothing is written but into the cache, where archives are unpacked. The terms of a published dataset are
+    printed to stderr, once in a process.
 
     Args:
-        root: "embedded"; or a folder that holds `training` and `test` (or `testing`), unpacked or as the
-            downloaded training.zip and test.zip, or that holds such a folder; or one such archive.
+        root: "embedded"; or a folder, or a zip archive as downloaded, or a folder that holds one of these. It
+            may hold DRIVE (`training` and `test` or `testing`, or their archives), another dataset of
+            `drive_unet.data.layouts`, or photographs of one's own: subfolders `images` and `labels`, and
+            `fov` or `mask` for masks of the field of view if there are any, paired by number or name (see
+            `pair_folders`). "~" stands for the home folder.
 
     Returns:
         The copy. The test photographs' `vessels` are None where there are no labels, as in the official
-        download since 2019.
+        download of DRIVE since 2019.
 
     Raises:
-        DataError: if what was named does not exist, cannot be read, is not DRIVE, is only a part of it, or
-            holds files that do not belong together.
+        DataError: if what was named does not exist, cannot be read, is no dataset that is known, is only a
+            part of it, or holds files that do not belong together.
     """
     variable = os.environ.get(VARIABLE, "").strip()
     place = root if root is not None else variable or _nearby()
@@ -99,7 +104,7 @@ def find_drive(root: str | Path | None = None) -> DriveFolder:
             raise DataError(
                 f'{fault}: correct the path, or say "{EMBEDDED}" to use the embedded painted dataset'
             )
-        return _collect(path)
+        dataset = _collect(path)
     except OSError as error:
         where = error.filename if error.filename is not None else place
         raise DataError(
@@ -108,33 +113,26 @@ def find_drive(root: str | Path | None = None) -> DriveFolder:
         ) from error
     except RuntimeError as error:  # "~name" of a user who does not exist
         raise DataError(f"{origin}{place}, a path that cannot be resolved: write it out in full") from error
+    for layout in PUBLISHED:
+        if layout.name == dataset.kind and layout.name not in _shown:
+            _shown.add(layout.name)
+            print(f"{layout.name}, terms of use: {layout.terms}", file=sys.stderr)
+    return dataset
 
 
-def find_labelled(root: str | Path | None = None) -> DriveFolder:
-    """Find DRIVE, see `find_drive`, or photographs of one's own with vessel labels.
-
-    Args:
-        root: as for `find_drive`; or a folder with the subfolders `images` and `labels`, and `fov` or `mask`
-            for masks of the field of view if there are any, paired by number or name (see `pair_folders`).
-
-    Returns:
-        What was found; photographs of one's own are all for training, and their kind is "own".
+def find_drive(root: str | Path | None = None) -> DriveFolder:
+    """Find DRIVE or the embedded set that stands in for it, and nothing else; see `find_dataset`.
 
     Raises:
-        DataError: see `find_drive` and `pair_folders`.
+        DataError: see `find_dataset`, and for every other dataset.
     """
-    path = None if root is None or str(root) == EMBEDDED else Path(root)
-    image_dir = child(path, IMAGES) if path is not None and path.is_dir() else None
-    if image_dir is None or child(path, VESSELS):
-        return find_drive(root)
-    label_dir = child(path, LABELS)
-    if label_dir is None:
+    dataset = find_dataset(root)
+    if dataset.kind not in (_DRIVE.name, EMBEDDED):
         raise DataError(
-            f"{path} holds {image_dir.name}, but no folder named labels: put the vessel labels there"
+            f"{dataset.root} is {called(dataset.kind)}, but DRIVE is wanted: name the folder of DRIVE, or "
+            "find it with find_dataset"
         )
-    remedy = "add what is missing, or move what is too much elsewhere"
-    pairs = pair_folders(image_dir, label_dir, child(path, OWN_FOV), remedy=remedy)
-    return DriveFolder(path, OWN, pairs, ())
+    return dataset
 
 
 def _nearby() -> Path | None:
@@ -146,14 +144,96 @@ def _nearby() -> Path | None:
     )
 
 
+def called(kind: str) -> str:
+    """A layout's name in a sentence."""
+    return {OWN: "a folder of one's own", EMBEDDED: "the embedded painted dataset"}.get(kind, kind)
+
+
 def _collect(path: Path) -> DriveFolder:
-    """The copy at an existing path."""
-    splits = _splits(path)
+    """The dataset at an existing path."""
+    if not path.is_file():
+        return _descend(path, path)
+    if path.suffix.lower() != ".zip":
+        raise DataError(
+            f"{path} is neither a folder nor a zip archive: name the folder that holds training and test"
+        )
+    dataset = _look_inside(unpack(path), path)
+    return dataset or _drive(path, _zipped(path))
+
+
+def _descend(folder: Path, root: Path) -> DriveFolder:
+    """The dataset in a folder, in its archives, or in the one subfolder that may hold it."""
+    for _ in range(_DEPTH):
+        dataset = _look(folder, root)
+        if dataset is not None:
+            return dataset
+        splits = _unpacked(folder)
+        if not splits:
+            dataset = next(filter(None, (_look_inside(unpack(file), root) for file in _zips(folder))), None)
+            if dataset is not None:
+                return dataset
+        if len(splits) < 2:
+            splits = _add_archives(folder, splits)
+        if splits:
+            return _drive(root, splits)
+        inner = _inner(folder)
+        if inner is None:
+            break
+        folder = inner
+    if all(is_junk(entry.name) for entry in root.iterdir()):
+        raise DataError(
+            f"{root} is empty: put DRIVE's training.zip and test.zip there as downloaded, or name another "
+            "folder"
+        )
+    raise DataError(
+        f"{root} holds neither folders named training and test nor the archives training.zip and test.zip, "
+        f"as DRIVE does, nor the files of {listed(layout.name for layout in NAMED)}, nor folders named "
+        "images and labels: name the folder that does"
+    )
+
+
+def _look_inside(tree: Path, root: Path) -> DriveFolder | None:
+    """The dataset in an unpacked archive, if it is none of DRIVE's."""
+    folder: Path | None = tree
+    for _ in range(_DEPTH):
+        dataset = _look(folder, root)
+        folder = _inner(folder)
+        if dataset is not None or folder is None:
+            return dataset
+    return None
+
+
+def _look(folder: Path, root: Path) -> DriveFolder | None:
+    """The dataset in a folder itself, if it is none of DRIVE's."""
+    files = image_files(folder)
+    for layout in NAMED:
+        pairs = by_names(layout, folder, files)
+        if pairs is not None:
+            return DriveFolder(root, layout.name, pairs["training"], pairs["test"])
+    image_dir = child(folder, IMAGES)
+    if image_dir is None or child(folder, VESSELS) or _is_drives(image_dir):
+        return None
+    label_dir = child(folder, LABELS)
+    if label_dir is None:
+        raise DataError(
+            f"{folder} holds {image_dir.name}, but no folder named labels: put the vessel labels there"
+        )
+    remedy = "add what is missing, or move what is too much elsewhere"
+    pairs = pair_folders(image_dir, label_dir, child(folder, OWN_FOV), remedy=remedy)
+    return DriveFolder(root, OWN, pairs, ())
+
+
+def _drive(root: Path, splits: dict[str, Path]) -> DriveFolder:
+    """The copy of DRIVE in the folders of its splits."""
     painted = any(_is_painted(folder.parent) for folder in splits.values())
     pairs = {split: read_split(folder, split, painted) for split, folder in splits.items()}
-    return DriveFolder(
-        path, EMBEDDED if painted else "DRIVE", pairs.get("training", ()), pairs.get("test", ())
-    )
+    kind = EMBEDDED if painted else _DRIVE.name
+    return DriveFolder(root, kind, pairs.get("training", ()), pairs.get("test", ()))
+
+
+def _is_drives(image_dir: Path) -> bool:
+    """Whether the photographs in a folder are called as DRIVE's are: 21_training, 01_test."""
+    return any(re.match(r"\d\d_(training|test)\b", file.stem, re.IGNORECASE) for file in images(image_dir))
 
 
 def _is_painted(path: Path) -> bool:
@@ -165,79 +245,61 @@ def _is_painted(path: Path) -> bool:
         return False
 
 
-def _splits(path: Path) -> dict[str, Path]:
-    """The folders of the splits, one or two of "training" and "test", that a path leads to."""
-    if path.is_file():
-        if path.suffix.lower() != ".zip":
-            raise DataError(
-                f"{path} is neither a folder nor a zip archive: name the folder that holds training and test"
-            )
-        return _zipped(path)
-    folder = path
-    for _ in range(_DEPTH):
-        found = _unpacked(folder)
-        if len(found) < 2:
-            found = _add_archives(folder, found)
-        if found:
-            return found
-        folder = _inner(folder)
-        if folder is None:
-            break
-    if all(is_junk(entry.name) for entry in path.iterdir()):
-        raise DataError(
-            f"{path} is empty: put DRIVE's training.zip and test.zip there as downloaded, or name another "
-            "folder"
-        )
-    raise DataError(
-        f"{path} holds neither folders named training and test nor the archives training.zip and test.zip: "
-        "name the folder that does"
-    )
+def _zips(folder: Path, layouts: tuple[Layout, ...] = PUBLISHED) -> list[Path]:
+    """The zip archives in a folder that may be those of a published dataset, by their names."""
+    files = (file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".zip")
+    return [file for file in files if is_archive(file.stem, layouts)]
 
 
 def _inner(folder: Path) -> Path | None:
-    """The one subfolder that may hold the dataset: the only one, or the only one called DRIVE."""
+    """The one subfolder that may hold the dataset: the only one, or the only one called as a dataset is.
+
+    Raises:
+        DataError: if several datasets lie side by side.
+    """
     inner = folders(folder)
     if len(inner) > 1:
-        inner = [entry for entry in inner if entry.name.lower() == "drive"]
-    return inner[0] if len(inner) == 1 else None
+        names = {layout.name.lower() for layout in PUBLISHED}
+        inner = [entry for entry in inner if entry.name.lower() in names and any(entry.iterdir())]
+    if len(inner) > 1:
+        raise DataError(f"{folder} holds several datasets, {listed(inner)}: name the folder of one of them")
+    return inner[0] if inner else None
 
 
 def _unpacked(folder: Path) -> dict[str, Path]:
     """The splits that lie unpacked in a folder."""
     _refuse_rite(folder)
-    found: dict[str, Path] = {}
-    for split, names in _SPLITS.items():
+    splits: dict[str, Path] = {}
+    for split, names in SPLITS.items():
         candidates = [entry for entry in folders(folder) if entry.name.lower() in names]
         if len(candidates) > 1:
             raise DataError(f"{folder} holds both {listed(candidates)}: leave only the right one there")
         if candidates:
-            found[split] = _unwrapped(candidates[0], split)
-    if not found and child(folder, IMAGES) and (child(folder, VESSELS) or child(folder, FOV)):
+            splits[split] = _unwrapped(candidates[0], split)
+    if not splits and child(folder, IMAGES) and (child(folder, VESSELS) or child(folder, FOV)):
         raise DataError(
             f"{folder} is one part of DRIVE only: name the folder that holds both training and test"
         )
-    return found
+    return splits
 
 
 def _unwrapped(folder: Path, split: str) -> Path:
     """The folder of a split itself, which some unpackers wrap in another of the same name."""
     for _ in range(_DEPTH):
         _refuse_rite(folder)
-        inner = [entry for entry in folders(folder) if entry.name.lower() in _SPLITS[split]]
+        inner = [entry for entry in folders(folder) if entry.name.lower() in SPLITS[split]]
         if child(folder, IMAGES) or len(inner) != 1:
             break
         folder = inner[0]
     return folder
 
 
-def _add_archives(folder: Path, found: dict[str, Path]) -> dict[str, Path]:
+def _add_archives(folder: Path, unpacked: dict[str, Path]) -> dict[str, Path]:
     """The splits found unpacked, and those that lie beside them as archives."""
-    result = dict(found)
-    for archive in sorted(folder.iterdir()):
-        if archive.suffix.lower() != ".zip" or not _ARCHIVE.fullmatch(archive.stem.lower()):
-            continue
+    result = dict(unpacked)
+    for archive in _zips(folder, (_DRIVE,)):
         for split, inside in _zipped(archive).items():
-            if split in found:
+            if split in unpacked:
                 continue
             if result.setdefault(split, inside) != inside:
                 raise DataError(
@@ -255,10 +317,10 @@ def _zipped(archive: Path) -> dict[str, Path]:
         # split.
         inside = child(folder, IMAGES)
         names = [file.stem.lower() for file in images(inside)] if inside else []
-        found = {split: folder for split in _SPLITS if any(f"_{split}" in name for name in names)}
-        found = found or ({} if inside else _unpacked(folder))
-        if found:
-            return found
+        splits = {split: folder for split in SPLITS if any(f"_{split}" in name for name in names)}
+        splits = splits or ({} if inside else _unpacked(folder))
+        if splits:
+            return splits
         folder = _inner(folder)
         if folder is None:
             break

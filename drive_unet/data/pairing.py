@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,13 @@ class Pair:
     """The files of one photograph.
 
     Attributes:
-        name: the number, "21"; in folders that are not DRIVE's, what the file names have in common.
+        name: the number as the photograph's file has it, "21", with the side of the eye if it says that,
+            "12_left"; in folders without numbers, what the file names have in common.
         image: the photograph.
         vessels: the first observer's vessel labels; None where there are none.
         fov: the mask of the field of view; None where there is none.
         second: the second observer's vessel labels; None where there are none.
+        coloured: the vessel labels are drawn in colours, arteries and veins, see `read_mask`.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Pair:
     vessels: Path | None = None
     fov: Path | None = None
     second: Path | None = None
+    coloured: bool = False
 
 
 def folders(folder: Path) -> list[Path]:
@@ -55,8 +59,8 @@ def images(folder: Path) -> list[Path]:
 
 def child(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The subfolder that has one of these lower-case names in any case; earlier names win."""
-    found = {entry.name.lower(): entry for entry in folders(folder)}
-    return next((found[name] for name in names if name in found), None)
+    by_name = {entry.name.lower(): entry for entry in folders(folder)}
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
@@ -86,14 +90,15 @@ def read_split(folder: Path, split: str, painted: bool) -> tuple[Pair, ...]:
             f"{NUMBERS[split][0]:02d}_{split}.tif: {_AGAIN}"
         )
     if not painted:
-        _check_numbers(image_dir, split, {int(_number(file)): file for file in images(image_dir)})
+        _check_numbers(image_dir, split, {_key_number(file)[0]: file for file in images(image_dir)})
     vessel_dir, fov_dir, second_dir = (child(folder, names) for names in (VESSELS, FOV, SECOND))
     if split == "training" and with_images(vessel_dir) is None:
         raise DataError(
             f"{vessel_dir or folder / VESSELS[0]} holds no vessel labels such as 21_manual1.gif, without "
             f"which nothing can be learned: {_AGAIN}"
         )
-    return _by_key(image_dir, with_images(vessel_dir), with_images(fov_dir), with_images(second_dir), _number)
+    label_dirs = (with_images(folder) for folder in (vessel_dir, fov_dir, second_dir))
+    return _pair_by(_key_number, lambda file: f"{_key_number(file)[0]:02d}", image_dir, *label_dirs, _AGAIN)
 
 
 def pair_folders(
@@ -105,8 +110,9 @@ def pair_folders(
 ) -> tuple[Pair, ...]:
     """Pair the images of any folder with their labels: by number if every image has one, else by name.
 
-    The number is what a file's name begins with. Names agree if they are equal without endings such as
-    `_mask`, `_vessels` or `_manual1`. The remedy is what errors advise where a file is missing.
+    The number is what a file's name begins with; where the side of the eye follows it (left, right, OS, OD,
+    L, R), both must agree. Names agree if they are equal without endings such as `_mask`, `_vessels` or
+    `_manual1`. The remedy is what errors advise where a file is missing.
 
     Raises:
         DataError: if a folder or a file is missing, or two files claim the same place.
@@ -119,9 +125,10 @@ def pair_folders(
             raise DataError(f"{folder} {fault}: name the folder that holds the image files{hint}")
         if folder is not None and not images(folder):
             raise DataError(f"{folder} holds no images: name the folder that holds the files themselves")
-    numbers = [_leading(file.stem) for file in images(image_dir)]
-    numbered = None not in numbers and len(set(numbers)) == len(numbers)
-    return _by_key(image_dir, vessel_dir, fov_dir, second_dir, _number if numbered else _stem, remedy)
+    keys = [_leading(file.stem) for file in images(image_dir)]
+    if None not in keys and len(set(keys)) == len(keys):
+        return _pair_by(_key_number, _numbered_name, image_dir, vessel_dir, fov_dir, second_dir, remedy)
+    return _pair_by(_stem, _stem, image_dir, vessel_dir, fov_dir, second_dir, remedy)
 
 
 def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
@@ -130,91 +137,146 @@ def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
     Args:
         names: of the photographs, such as "21", "21_training" or "left eye".
         files: each belongs to the name that its own is without an ending such as `_mask` or `_vessels`, else
-            to the name that begins with the same number; others are left out.
+            to the name that is the same number of the same eye, as "21", "21_training" and "12_left" are, but
+            "01_h" is not; others are left out.
 
     Raises:
         DataError: if two files belong to one photograph.
     """
-    names = list(names)
-    numbers = [_leading(name) for name in names]
-    numbered = {n: name for n, name in zip(numbers, names, strict=True) if numbers.count(n) == 1}
-    numbered.pop(None, None)
-    found: dict[str, Path] = {}
+    names = dict.fromkeys(names)  # in their order, and quick to look up
+    keys = [_leading(name) if _IS_NUMBER.fullmatch(name) else None for name in names]
+    count = Counter(keys)
+    numbered = {key: name for key, name in zip(keys, names, strict=True) if key and count[key] == 1}
+    matched: dict[str, Path] = {}
     for file in files:
         name = next((stem for stem in (file.stem, _stem(file)) if stem in names), None)
         name = name or numbered.get(_leading(file.stem))
-        if name in found:
+        if name in matched:
             raise DataError(
-                f"{found[name]} and {file.name} both belong to photograph {name}: move one of them elsewhere"
+                f"{matched[name]} and {file.name} both belong to photograph {name}: move one of them "
+                "elsewhere"
             )
         if name is not None:
-            found[name] = file
-    return found
+            matched[name] = file
+    return matched
 
 
-def _by_key(
+def _pair_by(
+    key: Callable[[Path], Hashable],
+    name: Callable[[Path], str],
     image_dir: Path,
     vessel_dir: Path | None,
     fov_dir: Path | None,
     second_dir: Path | None,
-    key: Callable[[Path], str],
-    remedy: str = _AGAIN,
+    remedy: str,
 ) -> tuple[Pair, ...]:
     """Pair four folders, of which all but the first may be None, by a key of the file's name."""
     photographs = _index(image_dir, key)
-    others = []
-    for folder, what in (
-        (vessel_dir, "vessel labels"),
-        (fov_dir, "field-of-view masks"),
-        (second_dir, "second labels"),
-    ):
-        files = {} if folder is None else _index(folder, key)
+    labels = [
+        (what, folder, None if folder is None else _index(folder, key))
+        for what, folder in (
+            ("vessel labels", vessel_dir),
+            ("field-of-view masks", fov_dir),
+            ("second labels", second_dir),
+        )
+    ]
+    return pair_up(image_dir, photographs, labels, name, remedy)
+
+
+def pair_up(
+    image_dir: Path,
+    photographs: Mapping[Hashable, Path],
+    labels: Sequence[tuple[str, Path | None, Mapping[Hashable, Path] | None]],
+    name: Callable[[Path], str],
+    remedy: str = _AGAIN,
+) -> tuple[Pair, ...]:
+    """Pair photographs with their files of three kinds, after a check that each kind is complete.
+
+    Args:
+        image_dir: where the photographs lie, for the errors.
+        photographs: by key.
+        labels: vessels, fields of view and second labels: what they are in words, where they lie, and the
+            files by key; None for a kind of which there is none.
+        name: makes a photograph's name of its file.
+        remedy: what errors advise where a file is missing.
+
+    Raises:
+        DataError: if a photograph lacks a file of a kind that others have, or a file its photograph.
+    """
+    for what, folder, files in labels:
+        if files is None:
+            continue
         lacking = sorted(photographs.keys() - files.keys())
-        if folder is not None and lacking:
+        if lacking:
             raise DataError(
-                f"{folder} lacks the {what} of {listed(photographs[name] for name in lacking)} "
+                f"{folder} lacks the {what} of {listed(photographs[key] for key in lacking)} "
                 f"({len(lacking)} of {len(photographs)}): {remedy}"
             )
         surplus = sorted(files.keys() - photographs.keys())
         if surplus:
             raise DataError(
-                f"{image_dir} lacks the photographs that belong to {listed(files[name] for name in surplus)} "
+                f"{image_dir} lacks the photographs that belong to {listed(files[key] for key in surplus)} "
                 f"in {folder}: {remedy}"
             )
-        others.append(files)
     return tuple(
-        Pair(name, photographs[name], *(files.get(name) for files in others)) for name in sorted(photographs)
+        Pair(name(file), file, *(None if files is None else files[key] for _, _, files in labels))
+        for key, file in sorted(photographs.items())
     )
 
 
-def _index(folder: Path, key: Callable[[Path], str]) -> dict[str, Path]:
+def _index(folder: Path, key: Callable[[Path], Hashable]) -> dict[Hashable, Path]:
     """The images of a folder by key, each key once."""
-    found: dict[str, Path] = {}
-    for file in images(folder):
-        name = key(file)
-        if name in found:
+    return unique(folder, ((key(file), file) for file in images(folder)))
+
+
+def unique(folder: Path, files: Iterable[tuple[Hashable, Path]]) -> dict[Hashable, Path]:
+    """Files by key, each key once.
+
+    Raises:
+        DataError: if two files have the same key.
+    """
+    indexed: dict[Hashable, Path] = {}
+    for key, file in files:
+        if key in indexed:
+            name = key if isinstance(key, str) else " ".join(map(str, key)).strip()
             raise DataError(
-                f"{folder} holds picture {name} twice, as {found[name].name} and {file.name}: "
+                f"{folder} holds picture {name} twice, as {indexed[key].name} and {file.name}: "
                 "move one of them elsewhere"
             )
-        found[name] = file
-    return found
+        indexed[key] = file
+    return indexed
 
 
-def _leading(stem: str) -> int | None:
-    """The number that a file's name starts with: 21_training, 21-mask, 21."""
+_SIDE = re.compile(r"(?<![a-z])(?:(left|os|og|l)|(right|od|r))(?:[-_ ]?eye)?(?![a-z])", re.IGNORECASE)
+_IS_NUMBER = re.compile(rf"\d{{1,6}}(?:[-_ ](?:training|test|{_SIDE.pattern}))*", re.IGNORECASE)
+
+
+def _leading(stem: str) -> tuple[int, str] | None:
+    """The number that a file's name starts with, as in 21_training, 21-mask, 21, and the side of the eye.
+
+    The side is "left" or "right" for 12_left, 12-OS, 12_R and the like, and "" for names that tell none.
+    """
     match = re.match(r"(\d{1,6})(?![A-Za-z0-9])", stem)
-    return int(match[1]) if match else None
+    if match is None:
+        return None
+    side = _SIDE.search(stem, match.end())
+    return int(match[1]), "" if side is None else "left" if side[1] else "right"
 
 
-def _number(file: Path) -> str:
-    number = _leading(file.stem)
-    if number is None:
+def _key_number(file: Path) -> tuple[int, str]:
+    key = _leading(file.stem)
+    if key is None:
         raise DataError(
             f"{file} has no number at the start of its name, as 21_training.tif has: give it its number "
             "back, or move it elsewhere"
         )
-    return f"{number:02d}"
+    return key
+
+
+def _numbered_name(file: Path) -> str:
+    """A photograph's number and side, as its file's name has them: 000001, 12_OD."""
+    side = _SIDE.search(file.stem)
+    return "_".join([re.match(r"\d+", file.stem)[0], *([side[0]] if side else [])])
 
 
 def _stem(file: Path) -> str:
@@ -232,14 +294,14 @@ def with_images(folder: Path | None) -> Path | None:
     return folder if folder is not None and images(folder) else None
 
 
-def _check_numbers(image_dir: Path, split: str, found: dict[int, Path]) -> None:
+def _check_numbers(image_dir: Path, split: str, present: dict[int, Path]) -> None:
     """Raise unless the pictures' numbers are those of DRIVE's split, all or a small sample of them."""
     expected = NUMBERS[split]
     span = f"{expected[0]:02d} to {expected[-1]}"
-    foreign = [file for number, file in sorted(found.items()) if number not in expected]
-    if split == "training" and len(found) > 60 and foreign:
+    foreign = [file for number, file in sorted(present.items()) if number not in expected]
+    if split == "training" and len(present) > 60 and foreign:
         raise DataError(
-            f"{image_dir} holds {len(found)} files, a copy in circulation whose pictures were flipped and "
+            f"{image_dir} holds {len(present)} files, a copy in circulation whose pictures were flipped and "
             "renumbered, so that its 21_training.tif is another picture than DRIVE's: download the official "
             "archive"
         )
@@ -248,8 +310,8 @@ def _check_numbers(image_dir: Path, split: str, found: dict[int, Path]) -> None:
             f"{image_dir} holds {listed(foreign)}, but DRIVE's {split} pictures are numbered {span}: "
             "this copy was renumbered or mixed up, so download the official archives"
         )
-    missing = [f"{number:02d}_{split}" for number in expected if number not in found]
-    if missing and len(found) >= _SAMPLE:
+    missing = [f"{number:02d}_{split}" for number in expected if number not in present]
+    if missing and len(present) >= _SAMPLE:
         raise DataError(
             f"{image_dir} lacks {listed(missing, 20)} of DRIVE's {len(expected)} {split} pictures: {_AGAIN}"
         )

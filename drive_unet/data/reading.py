@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
+from drive_unet.data.decoding import decode, grey_levels, white, with_alpha
 from drive_unet.data.pairing import Pair
 from drive_unet.errors import DataError
 
@@ -21,53 +20,35 @@ _BETWEEN = 0.15
 _SMOOTH, _AREA = 1.25, 0.05
 
 
-def _decode(path: str | Path) -> Image.Image:
-    """The first frame of an image file, decoded."""
-    path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata; what matters comes as an exception
-            with Image.open(path) as picture:
-                picture.load()
-                return picture.copy()
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist: correct the path, or copy the file there") from error
-    except PermissionError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror or error}): give yourself permission to read it"
-        ) from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder, not an image: name the file") from error
-    except Image.UnidentifiedImageError as error:
-        raise DataError(
-            f"{path} is no image that can be read, or is cut off: copy or download the file again"
-        ) from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        raise DataError(f"{path} is cut off or damaged ({error}): copy or download the file again") from error
-
-
 def read_image(path: str | Path) -> np.ndarray:
     """Read a colour photograph.
 
+    Cameras save 10, 12 or 14 bits in files of 16. Such a file is scaled by the depth that it states itself (a
+    TIFF's BitsPerSample or MaxSampleValue), else by the smallest usual one, 8, 10, 12, 14 or 16 bits, that
+    holds its brightest value; floating-point files by 1, 255 or 65535 likewise.
+
     Args:
-        path: an image file that Pillow reads; alpha is dropped, grey becomes three equal channels.
+        path: an image file that Pillow reads, and 16-bit colour as PNG or TIFF; alpha is dropped, grey
+            becomes three equal channels; turned upright as its EXIF orientation says.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        DataError: if the file is missing, damaged or no image.
+        DataError: if the file is missing, damaged or no image, or holds values that are no brightness.
     """
-    picture = _decode(path)
-    if picture.mode.startswith(("I", "F")):  # 16-bit grey and the like, whose values convert() would clip
-        grey = np.asarray(picture).astype(np.float64)
-        full = 65535.0 if grey.max(initial=0) > 255 else 255.0 if grey.max(initial=0) > 1 else 1.0
-        grey = np.round(grey.clip(0, full) * (255.0 / full)).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(_rgba(picture).convert("RGB"))
+    picture = decode(path)
+    if picture.deep is not None:
+        levels = picture.deep[..., :3] if picture.deep.shape[-1] > 2 else picture.deep[..., :1]
+    elif picture.image.mode.startswith(("I", "F")):  # 16-bit grey and the like, which convert() would clip
+        levels = np.asarray(picture.image)[..., None]
+    else:
+        return np.array(with_alpha(picture.image).convert("RGB"))
+    scaled = levels * (255.0 / white(path, levels, picture.full))
+    return np.repeat(np.round(scaled).astype(np.uint8), 3 // levels.shape[-1], axis=2)
 
 
-def read_mask(path: str | Path, *, smooth: bool = False) -> np.ndarray:
+def read_mask(path: str | Path, *, smooth: bool = False, coloured: bool = False) -> np.ndarray:
     """Read a two-valued image: vessel labels or a field-of-view mask, in whatever encoding it comes.
 
     The threshold is half-way between the darkest and the brightest grey level that occur. DRIVE's second
@@ -75,8 +56,11 @@ def read_mask(path: str | Path, *, smooth: bool = False) -> np.ndarray:
     pixel.
 
     Args:
-        path: an image file; grey of 1, 8 or 16 bits, palette, RGB, with or without alpha; {0, 1} or {0, 255}.
+        path: an image file; grey of 1, 8 or 16 bits, palette, RGB, with or without alpha; {0, 1} or {0, 255};
+            turned upright as its EXIF orientation says.
         smooth: accept edges of any grey, as resizing, antialiasing and strong JPEG compression leave them.
+        coloured: arteries and veins are drawn in red, blue and, where they cross, green on black: whatever is
+            brighter than half in one of the three is vessel.
 
     Returns:
         (H, W) bool. An image of a single level is True if that is 1 or in the upper half of its format's
@@ -86,15 +70,17 @@ def read_mask(path: str | Path, *, smooth: bool = False) -> np.ndarray:
         DataError: if the file is missing, damaged or no image, or has more than two levels at heart, as a
             photograph has, and a smoothly resized label unless `smooth`.
     """
-    grey = _grey(_decode(path))
+    picture = decode(path)
+    if coloured:
+        return (np.asarray(with_alpha(picture.image).convert("RGB")) > 127).any(axis=2)
+    grey = grey_levels(picture)
     low, high = float(grey.min()), float(grey.max())
     if not np.isfinite(high - low):
         raise DataError(
             f"{path} holds values that are not numbers: export the labels again as black and white"
         )
     if low == high:
-        full = 1.0 if grey.dtype == bool or high <= 1 else 255.0 if high <= 255 else 65535.0
-        return np.full(grey.shape, high >= full / 2)
+        return np.full(grey.shape, high >= white(path, grey, picture.full) / 2)
     level = (grey.astype(np.float32) - low) / (high - low)
     mask = level >= 0.5
     between = (level > 0.15) & (level < 0.85)
@@ -132,10 +118,10 @@ def read_prediction(path: str | Path) -> np.ndarray:
     Raises:
         DataError: if the file is missing, damaged, no image or in colour, or holds other values.
     """
-    picture = _decode(path)
-    grey = _grey(picture)
-    if picture.mode not in ("1", "L") and not picture.mode.startswith(("I", "F")):
-        colours = np.asarray(_rgba(picture).convert("RGB"))
+    picture = decode(path)
+    grey = grey_levels(picture)
+    if picture.image.mode not in ("1", "L") and not picture.image.mode.startswith(("I", "F")):
+        colours = np.asarray(with_alpha(picture.image).convert("RGB"))
         if (colours != colours[..., :1]).any():
             raise DataError(f"{path} is in colour: predictions are grey, vessels white, or probabilities")
     full = (
@@ -146,25 +132,6 @@ def read_prediction(path: str | Path) -> np.ndarray:
     if len(np.unique(grey)) <= 2:
         return grey >= (0.5 if grey.max() <= 1 else full / 2)
     return (grey / full).astype(np.float32)
-
-
-def _rgba(picture: Image.Image) -> Image.Image:
-    """A picture of any mode with its transparency as a channel, which Pillow then drops without a word."""
-    if picture.mode in ("La", "RGBa", "LA", "PA") or "transparency" in picture.info:
-        return picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
-    return picture
-
-
-def _grey(picture: Image.Image) -> np.ndarray:
-    """A picture's grey levels (H, W), in its own range; of a picture of one colour, its transparency."""
-    if picture.mode in ("1", "L") or picture.mode.startswith(("I", "F")):
-        return np.asarray(picture)
-    picture = _rgba(picture)
-    grey = np.asarray(picture.convert("RGB").convert("L"))
-    if picture.mode == "RGBA" and grey.min() == grey.max():
-        alpha = np.asarray(picture.getchannel("A"))
-        return grey if alpha.min() == alpha.max() else alpha
-    return grey
 
 
 def _solidity(mask: np.ndarray) -> float:
@@ -233,15 +200,16 @@ def read_photograph(pair: Pair, *, smooth: bool = False) -> Decoded:
     """
     image = read_image(pair.image)
     vessels, fov, second = (
-        None if path is None else read_mask(path, smooth=smooth)
-        for path in (pair.vessels, pair.fov, pair.second)
+        None if path is None else read_mask(path, smooth=smooth, coloured=coloured)
+        for path, coloured in ((pair.vessels, pair.coloured), (pair.fov, False), (pair.second, False))
     )
     for path, mask in ((pair.vessels, vessels), (pair.fov, fov), (pair.second, second)):
         if mask is not None and mask.shape != image.shape[:2]:
+            turned = ", unscaled" if mask.shape != image.shape[1::-1] else ", turned as the photograph is"
             raise DataError(
                 f"{path} is {mask.shape[1]}x{mask.shape[0]} (width x height), but its photograph "
                 f"{pair.image.name} is {image.shape[1]}x{image.shape[0]}: use the file that was made for "
-                "this photograph, unscaled"
+                f"this photograph{turned}"
             )
     for path, mask in ((pair.vessels, vessels), (pair.second, second)):
         if mask is not None:

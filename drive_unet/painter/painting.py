@@ -132,7 +132,7 @@ def synthesize(
 ) -> Path:
     """Paint any number of photographs with all that is known about them, in plain folders.
 
-    Written are ``images``, ``labels`` and ``fov``, which `find_labelled` reads; beside them
+    Written are ``images``, ``labels`` and ``fov``, which `find_dataset` reads; beside them
     ``second_observer``, ``arteries_veins`` (red and blue, crossings green), ``centreline``, ``calibre`` (16
     bits, hundredths of a pixel) and ``eyes`` (JSON: where disc and fovea lie, in pixels). A longer set begins
     with the shorter one of the same seed; none of its eyes is in the embedded set.

@@ -1,0 +1,150 @@
+"""From image files to pictures that are upright, whatever their mode and depth."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from drive_unet.errors import DataError
+
+_ORIENTATION, _BITS, _MAXIMUM = 0x0112, 258, 281  # tags of EXIF and TIFF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Picture(NamedTuple):
+    """A decoded image file, upright."""
+
+    image: Image.Image
+    deep: np.ndarray | None  # (H, W, 2..4) uint16 of 16-bit colour, of which Pillow keeps the upper bytes
+    full: float | None  # the largest value that the file's format can hold, where the file tells it
+
+
+def decode(path: str | Path) -> Picture:
+    """The first frame of an image file, decoded and turned as its EXIF orientation says."""
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata; what matters comes as an exception
+            with Image.open(path) as picture:
+                deep, full = _deep(path, picture), _stated(picture)
+                turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
+                picture.load()
+                left = _turn(picture)  # some formats are turned by Pillow itself while they are loaded
+                upright = picture.copy() if left is None else picture.transpose(left)
+        if deep is not None and turn is not None:
+            channels = [Image.fromarray(deep[..., i]).transpose(turn) for i in range(deep.shape[-1])]
+            deep = np.dstack([np.asarray(channel) for channel in channels])
+        return Picture(upright, deep, full)
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist: correct the path, or copy the file there") from error
+    except PermissionError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}): give yourself permission to read it"
+        ) from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder, not an image: name the file") from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            f"{path} is no image that can be read, or is cut off: copy or download the file again"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
+        raise DataError(f"{path} is cut off or damaged ({error}): copy or download the file again") from error
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What makes a picture upright; None for nothing."""
+    try:
+        return _TURNS.get(picture.getexif().get(_ORIENTATION))
+    except Exception:  # damaged metadata, beside which the picture itself may be whole
+        return None
+
+
+def _stated(picture: Image.Image) -> float | None:
+    """The largest value that a TIFF says it holds, if it says more than that a sample fills 1 to 4 bytes."""
+    tags = getattr(picture, "tag_v2", {})
+    bits, maximum = tags.get(_BITS, ()), tags.get(_MAXIMUM, ())
+    if isinstance(maximum, tuple):
+        maximum = max(maximum, default=0)
+    if bits and bits[0] % 8:
+        return 2.0 ** bits[0] - 1
+    return float(maximum) if maximum > 255 else None
+
+
+def _deep(path: Path, picture: Image.Image) -> np.ndarray | None:
+    """The (H, W, channels) uint16 of a 16-bit colour file, which Pillow cannot hold; None for all others."""
+    layout = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in picture.tile if tile[3]]
+    if picture.mode.startswith("I") or not any(";16" in each for each in layout):
+        return None
+    if picture.format == "PNG":
+        from torchvision.io import ImageReadMode, decode_png  # here: few photographs need it
+
+        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        return decode_png(content, ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)
+    if picture.format != "TIFF":
+        return None
+    import tifffile  # scikit-image needs it too
+
+    try:
+        levels = tifffile.imread(path, key=0)
+    except ValueError as error:  # a compression for which another library would have to be installed
+        raise DataError(
+            f"{path} has 16 bits a colour and is compressed in a way that cannot be read here: save it as "
+            "PNG, or as TIFF without compression"
+        ) from error
+    planar = levels.ndim == 3 and levels.shape[0] <= 4 < levels.shape[-1]
+    return np.moveaxis(levels, 0, -1) if planar else levels
+
+
+def white(path: str | Path, levels: np.ndarray, stated: float | None) -> float:
+    """The value that stands for white, see `drive_unet.data.reading.read_image`."""
+    if levels.dtype == bool:
+        return 1.0
+    top, bottom = float(levels.max(initial=0)), float(levels.min(initial=0))
+    if not np.isfinite(top - bottom):
+        raise DataError(f"{path} holds values that are not numbers: export it with 8 or 16 bits a colour")
+    if bottom < 0:
+        raise DataError(
+            f"{path} holds {bottom:g}, but brightness begins at 0: export it with 8 or 16 bits a colour"
+        )
+    if stated is not None and top <= stated:
+        return stated
+    depths = (1, 8, 16, 32, 64) if levels.dtype.kind == "f" else (1, 8, 10, 12, 14, 16, 24, 32)
+    return next((2.0**depth - 1 for depth in depths if top <= 2.0**depth - 1), top)
+
+
+def with_alpha(picture: Image.Image) -> Image.Image:
+    """A picture of any mode with its transparency as a channel, which Pillow then drops without a word."""
+    if picture.mode in ("La", "RGBa", "LA", "PA") or "transparency" in picture.info:
+        return picture.convert("LA" if picture.mode == "La" else "RGBA").convert("RGBA")
+    return picture
+
+
+def grey_levels(picture: Picture) -> np.ndarray:
+    """A picture's grey levels (H, W), in its own range; of a picture of one colour, its transparency."""
+    image, deep = picture.image, picture.deep
+    if image.mode in ("1", "L") or image.mode.startswith(("I", "F")):
+        return np.asarray(image)
+    if deep is not None:
+        weights = (0.299, 0.587, 0.114) if deep.shape[-1] > 2 else (1.0,)
+        grey = np.round(deep[..., : len(weights)] @ weights).astype(np.uint16)
+        alpha = deep[..., -1] if deep.shape[-1] % 2 == 0 else grey
+    else:
+        image = with_alpha(image)
+        grey = np.asarray(image.convert("RGB").convert("L"))
+        alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else grey
+    return grey if grey.min() < grey.max() or alpha.min() == alpha.max() else alpha
