@@ -106,3 +106,22 @@ def zipped(folder: Path, archive: Path, *, within: str | None = None) -> Path:
                     file, "/".join(part for part in (prefix, file.relative_to(folder).as_posix()) if part)
                 )
     return archive
+
+
+def arteries_and_veins(mask: np.ndarray) -> Image.Image:
+    """A label as HRF's artery/vein annotation: red, green and blue on black, together all vessels."""
+    colours = np.zeros((*mask.shape, 3), dtype=np.uint8)
+    for channel in range(3):
+        colours[channel::3, :, channel] = mask[channel::3] * np.uint8(255)
+    return Image.fromarray(colours)
+
+
+def write_files(root: Path, files: dict[str, np.ndarray | Image.Image]) -> Path:
+    """Write pictures, or arrays as pictures, by their paths below a folder; truth values as {0, 255}."""
+    for name, picture in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture if picture.dtype != bool else (picture * 255).astype(np.uint8))
+        picture.save(path)
+    return root

@@ -15,7 +15,7 @@ from builders import SIZE, disc, grey, photograph, tree, write_drive, write_spli
 from PIL import Image
 
 from drive_unet.data import DRIVEDataset, archives, load_drive, read_image, read_mask
-from drive_unet.data.find import find_drive
+from drive_unet.data.find import find_dataset, find_drive
 from drive_unet.errors import DataError
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -308,6 +308,30 @@ def test_black_photograph_without_a_mask(tmp_path):
     refused(lambda: load_drive(tmp_path, k=2), "21_training.tif", "replace")
 
 
+def test_values_that_are_no_brightness(tmp_path):
+    for name, levels in (("nan", np.nan), ("negative", -3.0)):
+        image = photograph(1)[..., 1].astype(np.float32)
+        image[0, 0] = levels
+        Image.fromarray(image).save(tmp_path / f"{name}.tif")
+        refused(lambda name=name: read_image(tmp_path / f"{name}.tif"), f"{name}.tif", "export it")
+
+
+def test_label_that_is_not_turned_as_its_photograph(tmp_path):
+    write_split(tmp_path, "training", [21])
+    label = tmp_path / "1st_manual" / "21_manual1.gif"
+    Image.open(label).transpose(Image.Transpose.ROTATE_90).save(label)
+    refused(
+        lambda: DRIVEDataset(tmp_path / "images", tmp_path / "1st_manual"), "21_manual1.gif", "turned as the"
+    )
+
+
+def test_a_label_of_the_other_eye(tmp_path):
+    for folder, name in (("images", "12_left"), ("labels", "12_right")):
+        (tmp_path / folder).mkdir()
+        grey(255)(tree()).save(tmp_path / folder / f"{name}.png")
+    refused(lambda: find_dataset(tmp_path), "lacks the vessel labels of 12_left.png")
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_dataset_folders_that_do_not_exist(root, which):
     folders = [root / "training" / "images", root / "training" / "1st_manual"]
@@ -415,6 +439,35 @@ def test_bomb(archive, cache, monkeypatch):
 def test_archive_too_large(archive, cache, monkeypatch):
     monkeypatch.setattr(archives, "MAX_BYTES", 50_000)
     refused_archive(archive, cache, "would unpack to")
+
+
+def test_large_archives_are_no_bombs(archive, cache):
+    """HRF's 75 MB unpack to more than 1 GB, with masks that shrink to a hundredth; FIVES is larger still."""
+    with zipfile.ZipFile(archive) as opened:
+        for member, size in ((opened.infolist()[0], 6 * 1024**3), (opened.infolist()[1], 2)):
+            member.file_size = size
+        assert archives._vetted(_sized(archive, 75 * 1024**2), opened)
+        with pytest.raises(DataError, match="as no dataset does"):
+            archives._vetted(_sized(archive, 42 * 1024), opened)
+
+
+class _sized:
+    """A path to a file of another size than it has."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.st_size = path, size
+
+    def stat(self) -> _sized:
+        return self
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def test_full_disk(archive, cache, monkeypatch):
+    usage = shutil.disk_usage(cache)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    refused_archive(archive, cache, "would unpack to", "left", "DRIVE_UNET_CACHE")
 
 
 def test_archive_cut_off(archive, cache):

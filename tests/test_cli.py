@@ -650,7 +650,7 @@ def test_synthesize_never_writes_over_anything(synthesized, capsys):
 
 def test_what_was_synthesized_can_be_scored_and_learned_from(synthesized, run, tmp_path, capsys):
     (scored,) = evaluated(capsys, "--data", synthesized, "--weights", run)["evaluations"]
-    assert scored["names"] == ["01", "02"]
+    assert scored["names"] == ["000001", "000002"]
     assert scored["trained_on_these"] is False
     assert 0 < scored["pooled"]["AUC"] <= 1
     train = ("train", "--preset", "tiny", "--data", synthesized, "--out", tmp_path / "run", "--steps", 1)

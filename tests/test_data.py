@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import pickle
+import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from builders import (
     SIZE,
@@ -31,6 +35,7 @@ from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, Sample, folds, load_drive, read_image, read_mask
 from drive_unet.data.painted import painted_dataset
+from drive_unet.data.pairing import match, pair_folders
 from drive_unet.errors import DataError
 from drive_unet.painter.eye import Ingredients
 from drive_unet.painter.painting import paint
@@ -165,6 +170,96 @@ def test_photographs_in_grey_16_bit_and_with_alpha(tmp_path):
     for name in ("grey", "deep"):
         np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), np.dstack([channel] * 3))
     np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), photograph(21))
+
+
+def png_of_16_bits(levels: np.ndarray) -> bytes:
+    """A PNG of (H, W, 3) uint16, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["grey.png", "grey.tif", "wide.tif", "colour.png", "colour.tif"])
+def test_photographs_of_more_than_8_bits(tmp_path, bits, kind):
+    """10 to 14 bits lie in files of 16, and would be black if those were taken for full."""
+    image = photograph(21).astype(float)
+    levels = np.round(image / image.max() * (2**bits - 1)).astype(np.uint16)
+    expected = np.round(levels * (255 / (2**bits - 1))).astype(np.uint8)
+    path = tmp_path / kind
+    if kind == "colour.png":
+        path.write_bytes(png_of_16_bits(levels))
+    elif kind == "colour.tif":
+        tifffile.imwrite(path, levels, photometric="rgb")
+    else:  # wide: 32 bits, as which Pillow 10.0 reads 16-bit PNGs, too
+        levels, expected = levels[..., 1], np.dstack([expected[..., 1]] * 3)
+        levels[0, 0], expected[0, 0] = 2**bits - 1, 255
+        Image.fromarray(levels.astype(np.int32) if kind == "wide.tif" else levels).save(path)
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_a_file_s_own_depth_counts_however_dark_it_is(tmp_path):
+    dark = photograph(21)[..., 1].astype(np.uint16)  # at most 255 of 4095
+    tifffile.imwrite(tmp_path / "dark.tif", dark, extratags=[(281, "H", 1, 4095, True)])
+    expected = np.round(dark * (255 / 4095)).astype(np.uint8)
+    np.testing.assert_array_equal(read_image(tmp_path / "dark.tif")[..., 0], expected)
+
+
+def test_labels_in_deep_colour(tmp_path):
+    mask = tree(4)
+    for bright in (1, 4095, 65535):
+        (tmp_path / "label.png").write_bytes(png_of_16_bits(np.dstack([mask * np.uint16(bright)] * 3)))
+        np.testing.assert_array_equal(read_mask(tmp_path / "label.png"), mask)
+    Image.fromarray(np.full(SIZE, 4095, np.uint16)).save(tmp_path / "fov.png")
+    assert read_mask(tmp_path / "fov.png").all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["photograph.png", "photograph.tif", "deep.tif"])
+def test_orientation_is_obeyed(tmp_path, orientation, kind):
+    """As the standard words it: which side of the picture the stored first row and first column are."""
+    upright = photograph(21)
+    upright[30, 30] = 255  # so that the deep copy has 16 bits
+    stored = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](upright)
+    label = Image.fromarray(np.ascontiguousarray(stored[..., 1] > 60))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / kind
+    if kind == "deep.tif":
+        levels = np.ascontiguousarray(stored.astype(np.uint16) * 257)
+        tifffile.imwrite(path, levels, photometric="rgb", extratags=[(0x0112, "H", 1, orientation, True)])
+    else:
+        Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    label.save(tmp_path / "label.png", exif=exif)
+    np.testing.assert_array_equal(read_image(path), upright)
+    np.testing.assert_array_equal(read_mask(tmp_path / "label.png"), upright[..., 1] > 60)
+
+
+def test_jpeg_2000_is_a_photograph_like_any(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(photograph(number)).save(tmp_path / "images" / f"{number}.jp2")
+    data = DRIVEDataset(tmp_path / "images")
+    assert data.names == ["1", "2"]
+    np.testing.assert_array_equal(read_image(tmp_path / "images" / "1.jp2"), photograph(1))
 
 
 # --------------------------------------------------------------------------------------------------- datasets
@@ -339,6 +434,43 @@ def test_folders_of_one_s_own_are_paired_by_name(tmp_path):
     data = DRIVEDataset(tmp_path / "images", tmp_path / "labels")
     assert data.names == ["left_eye", "right_eye"]
     np.testing.assert_array_equal(data[0].vessels[0].numpy(), tree(2))
+
+
+@pytest.mark.parametrize(
+    ("photographs", "labels", "names"),
+    [
+        (["000001.png", "000002.png"], ["1_vessels.png", "2_vessels.png"], ["000001", "000002"]),
+        (["21_training.tif", "22_training.tif"], ["21_manual1.gif", "22_manual1.gif"], ["21", "22"]),
+        (["12_left.jpg", "12_right.jpg"], ["12_left_mask.png", "12_right_mask.png"], ["12_left", "12_right"]),
+        (["12_OD.jpg", "12_OS.jpg"], ["12-right.png", "12-left.png"], ["12_OS", "12_OD"]),
+        (["12_OD.jpg", "13_OD.jpg"], ["12_R_vessels.png", "13_R_vessels.png"], ["12_OD", "13_OD"]),
+        (["3.png", "20.png"], ["3.png", "20.png"], ["3", "20"]),
+    ],
+)
+def test_numbers_keep_their_form_and_eyes_their_side(tmp_path, photographs, labels, names):
+    for folder, files in (("images", photographs), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        for file in files:
+            (tmp_path / folder / file).write_bytes(b"a picture")
+    pairs = pair_folders(tmp_path / "images", tmp_path / "labels")
+    assert [pair.name for pair in pairs] == names
+    by_file = dict(zip(photographs, labels, strict=True))
+    assert all(pair.vessels.name == by_file[pair.image.name] for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("names", "file", "match_"),
+    [
+        (["21", "22"], "21_test_vessels.png", "21"),
+        (["21_training"], "21_manual1.gif", "21_training"),
+        (["12_left"], "12_right_vessels.png", None),
+        (["12_left"], "12_OS.png", "12_left"),
+        (["01_h"], "01_dr_vessels.png", None),
+        (["01_h"], "01_h_vessels.png", "01_h"),
+    ],
+)
+def test_files_are_matched_with_names(names, file, match_):
+    assert match(names, [Path(file)]) == ({} if match_ is None else {match_: Path(file)})
 
 
 # ----------------------------------------------------------------------------------------------- folds, DRIVE

@@ -235,6 +235,15 @@ def test_archive_is_unpacked_once_and_mended(archives, private):
     ]  # no leavings
 
 
+def test_contents_decide_whether_a_copy_is_whole(archives):
+    first = find_drive(archives / "training.zip").training[0].image
+    whole = first.read_bytes()
+    spoiled = bytearray(whole)
+    spoiled[len(whole) // 2] ^= 0xFF
+    first.write_bytes(spoiled)  # of the same size
+    assert find_drive(archives / "training.zip").training[0].image.read_bytes() == whole
+
+
 # -------------------------------------------------------------------------------------------- what goes first
 
 

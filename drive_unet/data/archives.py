@@ -157,8 +157,8 @@ def _extract(
         if size > free:
             raise DataError(
                 f"{archive} would unpack to {size / 1e6:,.0f} MB, but {target.parent} has "
-                f"{free / 1e6:,.0f} MB left: make room, or set the environment variable DRIVE_UNET_CACHE to a "
-                "folder on another disk"
+                f"{free / 1e6:,.0f} MB left: make room, or set the environment variable DRIVE_UNET_CACHE to "
+                "a folder on another disk"
             )
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         for path, member in wanted.items():

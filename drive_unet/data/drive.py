@@ -71,7 +71,8 @@ class Drive:
         """Which photographs serve for what, and why, in two or three sentences."""
         split = (
             f"Training on {len(self.training)} photographs of {called(self.source)}; checkpoint and "
-            f"threshold are chosen on {len(self.validation)} held-out ones, {listed(self.validation.names, 20)}."
+            f"threshold are chosen on {len(self.validation)} held-out ones, "
+            f"{listed(self.validation.names, 20)}."
         )
         if self.test.has_labels:
             return f"{split} Scores are computed on the {len(self.test)} test photographs."
@@ -97,9 +98,9 @@ def load_drive(
 ) -> Drive:
     """Find DRIVE or another dataset and load it, with one fold held out for validation.
 
-    Where the test photographs have no labels, as in today's official download, or the dataset has no official
-    test, as HRF, the next fold is held out as well, to compute scores on: nothing is scored on the photographs
-    that a checkpoint or a threshold was chosen on.
+    Where the test photographs have no labels, as in today's official download, or the dataset has no
+    official test, as HRF, the next fold is held out as well, to compute scores on: nothing is scored on the
+    photographs that a checkpoint or a threshold was chosen on.
 
     Args:
         root: see `find_dataset`.
