@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import types
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
 import torch
 from builders import SIZE, write_drive
 from repository import ROOT
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from drive_unet import ArticleNet, UNet
+from drive_unet import PRESETS, ArticleNet, UNet
 from drive_unet.data import DRIVEDataset, Sample
 from drive_unet.data.find import find_drive
 
@@ -28,6 +31,10 @@ def ladder():
         import ladder
 
         patch.setattr(ladder, "BATCH", 2)
+        patch.setattr(ladder, "SIZE", 64)
+        patch.setattr(ladder, "SQUASH", v2.Resize((64, 64)))
+        patch.setattr(ladder, "UPDATES", 1)
+        patch.setattr(ladder, "PRESET", replace(ladder.PRESET, steps=2))
         yield ladder
 
 
@@ -54,39 +61,90 @@ def test_one_command_makes_the_table_and_a_second_one_trains_nothing(
 ):
     command = ["--data", str(copy), "--steps", "1", "--folds", "1", "--out", str(tmp_path)]
     ladder.main(command)
-    rows = cells(capsys.readouterr().out)
-    assert rows[""] == ["recipe", "AUC", "Dice", "MCC", "clDice", "threshold", "training, s", "trainings"]
-    for number, rung in enumerate(ladder.RUNGS, start=1):
-        recipe, auc, dice, _, _, threshold, _, trainings = rows[str(number)]
-        assert recipe == rung.repair and trainings == "1"
+    shown = capsys.readouterr().out
+    rows = cells(shown)
+    assert rows[""][:6] == ["recipe", "AUC", "Dice", "MCC", "clDice", "Dice gained"]
+    assert rows[""][6:] == ["threshold", "updates", "training, s", "runs"]
+    for number, rung in enumerate(ladder.rungs(1), start=1):
+        recipe, auc, dice, _, _, gained, threshold, updates, _, runs = rows[str(number)]
+        assert recipe == rung.repair and runs == "1" and updates == ("2" if number == 16 else "1")
         assert 0 < float(auc) < 1 and 0 <= float(dice) < 1
         assert (threshold == ".5000") == (not rung.chosen)
-    assert rows["8"][1] == rows["9"][1], "one training, read with two thresholds, has one AUC"
-    assert rows["11"][1] != rows["12"][1]
-    assert len(list(tmp_path.rglob("*.json"))) == 10 and not list(tmp_path.rglob("*.claim"))
+        if number == 1:
+            assert gained == ""
+        else:
+            assert float(gained) == pytest.approx(float(dice) - float(rows[str(number - 1)][2]), abs=2e-4)
+    assert rows["13"][1] == rows["14"][1], "one training, read with two thresholds, has one AUC"
+    assert rows["14"][1] != rows["15"][1]
+    assert "Row 1 against its own labels, whole frame: accuracy" in shown
+    # one fewer than usual: with equal budgets rows 2 and 3 are one training
+    assert len(list(tmp_path.rglob("*.json"))) == 13 and not list(tmp_path.rglob("*.claim"))
 
     monkeypatch.setattr(ladder, "learn", None)
-    ladder.main([*command, "--rungs", "2", "9"])
+    ladder.main([*command, "--rungs", "5", "14"])
     again = cells(capsys.readouterr().out)
-    assert again == {key: rows[key] for key in ("", "--:", "2", "8", "9")}
+    assert set(again) == {"", "--:", "5", "13", "14", "15"}
+    rows["5"][5] = rows["13"][5] = ""  # the rows above them were not asked for
+    assert again == {key: rows[key] for key in again}
+
+
+def test_the_table_takes_gains_run_by_run_and_gives_intervals(ladder):
+    def record(fold, *dice):
+        values = [dict.fromkeys(ladder.SHOWN, value) | {"threshold": 0.5} for value in dice]
+        done = {str(number): scored for number, scored in enumerate(values, start=1)}
+        where = {"hardware": "", "versions": {"torch": ""}}
+        return {"seed": 0, "fold": fold, "seconds": 9.0, "rungs": done, **where}
+
+    rows = cells(ladder.table(ladder.rungs(), [record(1, 0.2, 0.5), record(3, 0.4, 0.8)]))
+    # Student's t for one degree of freedom: 12.706; half of it times the difference of two values
+    assert rows["1"][2] == ".3000 ± 1.2706"
+    assert rows["2"][2] == ".6500 ± 1.9059"
+    assert rows["2"][5] == "+.3500 ± .6353", "the interval of the gains, not of the scores"
+    nothing = record(1, float("nan"), 0.5)
+    assert cells(ladder.table(ladder.rungs(), [nothing]))["1"][3] == "none"
 
 
 def test_every_rung_changes_one_thing(ladder):
     changed = [
         [f.name for f in fields(after) if getattr(before, f.name) != getattr(after, f.name)]
-        for before, after in pairwise(ladder.RUNGS)
+        for before, after in pairwise(ladder.rungs())
     ]
-    expected = ["labels", "inside", "network", "transform", "transform", "loss", "one_cycle"]
-    expected += ["chosen", "network", "average", "flips"]
+    expected = ["labels", "steps", "network", "network", "transform", "inside", "standardised", "transform"]
+    expected += ["loss", "one_cycle", "network", "network", "chosen", "flips", "steps"]
     assert changed == [["repair", name] for name in expected]
 
 
+def test_the_first_rung_is_the_article_and_the_last_one_the_preset(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.delitem(sys.modules, "ladder", raising=False)  # whose budgets the other tests cut
+    ladder = importlib.import_module("ladder")
+    article, *_, ours = ladder.rungs()
+    assert (ladder.UPDATES, ladder.BATCH, ladder.SIZE) == (30, 8, 256)
+    assert isinstance(article.network(), ArticleNet)
+    assert sum(p.numel() for p in article.network().parameters()) == 109_057
+    assert article.labels == "fov" and not article.inside and dict(article.loss) == {"bce": 1}
+    preset = PRESETS["laptop"]
+    assert (ours.steps, ladder.BATCH, ours.loss) == (preset.steps, preset.batch_size, preset.loss)
+    first, start = ours.network(), UNet.from_pretrained(preset.start)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), start.parameters(), strict=True))
+
+
 def test_the_networks_of_the_rungs(ladder):
-    networks = [rung.network() for rung in ladder.RUNGS]
-    assert [type(network) for network in networks] == [ArticleNet] * 3 + [UNet] * 9
-    assert all(network.arguments == UNet().arguments for network in networks[3:]), (
-        "first weights differ alone"
-    )
+    networks = [rung.network() for rung in ladder.rungs()]
+    assert [type(network) for network in networks] == [ArticleNet] * 3 + [UNet] * 13
+    assert [network.arguments["stem"] for network in networks[3:]] == [1] * 8 + [2] * 5
+    deep, skipping = networks[3:5]
+    assert sum(p.numel() for p in deep.parameters()) == sum(p.numel() for p in skipping.parameters())
+
+
+def test_without_skips_fine_detail_cannot_reach_the_output(ladder):
+    deep, skipping = ladder.skipless().eval(), UNet(stem=1).eval()
+    skipping.load_state_dict(deep.state_dict())
+    image = torch.rand(1, 3, 32, 32)
+    assert not torch.equal(deep(image), skipping(image))
+    gradients = torch.autograd.grad(deep(image).sum(), deep.decoder[-1][0].weight)[0].abs().sum(dim=(0, 2, 3))
+    up, skip = gradients.chunk(2)
+    assert up.max() > 0 and skip.max() == 0
 
 
 def test_the_loss_sees_the_labels_and_the_field_of_view_that_a_rung_names(ladder, photographs, monkeypatch):
@@ -100,31 +158,43 @@ def test_the_loss_sees_the_labels_and_the_field_of_view_that_a_rung_names(ladder
         return loss
 
     monkeypatch.setattr(ladder, "combine", combine)
-    for rung in ladder.RUNGS[:7]:
-        ladder.learn(rung, photographs, 1, 0)
+    for rung in ladder.rungs(1)[:10]:
+        ladder.learn(rung, photographs, 0)
     shares = [labels.float().mean().item() for _, labels, _ in seen]
     assert shares[0] > 0.6, "a disc"
     assert 0 < max(shares[1:]) < 0.1, "vessels"
-    assert [fov is None for *_, fov in seen] == [True, True] + [False] * 5
-    assert [weights for weights, *_ in seen] == [{"bce": 1.0}] * 6 + [{"bce": 1.0, "dice": 0.5}]
-    assert {tuple(labels.shape) for _, labels, _ in seen} == {(2, 1, 256, 256)}
+    assert [fov is None for *_, fov in seen] == [True] * 6 + [False] * 4
+    assert [weights for weights, *_ in seen] == [{"bce": 1.0}] * 9 + [{"bce": 1.0, "dice": 0.5}]
+    assert {tuple(labels.shape) for _, labels, _ in seen} == {(2, 1, 64, 64)}
+
+
+def test_photographs_are_normalised_as_a_rung_says(ladder, photographs):
+    batch = next(iter(DataLoader(photographs, 2)))
+    article, ours = ladder.rungs()[0], ladder.rungs()[-1]
+    by_hand = (batch.image[:, 0] - 0.485) / 0.229
+    assert torch.allclose(ladder.network_input(article, batch)[:, 0], by_hand)
+    inside = ladder.network_input(ours, batch)[0, 0][batch.fov[0, 0] > 0]
+    assert inside.mean().abs() < 1e-3 and (inside.std() - 1).abs() < 1e-3
 
 
 def test_the_upper_rungs_train_by_fit(ladder, photographs, monkeypatch):
     calls = []
     monkeypatch.setattr(ladder, "fit", lambda model, train, **settings: calls.append(settings))
-    for rung in ladder.RUNGS[7:]:
-        ladder.learn(rung, photographs, 5, 3)
-    assert [call["average"] for call in calls] == [0, 0, 0, 0.98, 0.98]
-    assert all((call["lr"], call["steps"], call["seed"]) == (1e-2, 5, 3) for call in calls)
+    for rung in ladder.rungs(5)[10:]:
+        ladder.learn(rung, photographs, 3)
+    assert [call["steps"] for call in calls] == [5] * 5 + [2]
+    assert all((call["lr"], call["seed"], call["batch_size"]) == (1e-2, 3, 2) for call in calls)
 
 
 def test_a_squashed_photograph_is_predicted_at_its_own_size(ladder, photographs):
-    few, model = photographs.subset([0, 1]), ArticleNet()
-    squashed, native = (ladder.predictions(ladder.RUNGS[n], model, few) for n in (3, 4))
+    few, model = photographs.subset([0, 1]), UNet(widths=(2, 3), stem=1).eval()
+    squashed, native = (ladder.predictions(ladder.rungs()[n], model, few) for n in (4, 5))
     assert [m.shape for m in squashed] == [m.shape for m in native] == [SIZE] * 2
     assert all(0 <= m.min() and m.max() <= 1 for m in squashed)
     assert (squashed[0] != native[0]).any()
+    with torch.inference_mode():
+        by_hand = torch.sigmoid(model(ladder.IMAGENET(few[0].image)[None]))[0, 0]
+    assert torch.allclose(torch.from_numpy(native[0]), by_hand.as_subclass(torch.Tensor), atol=1e-6)
 
 
 def test_a_cut_keeps_the_pixels_and_is_centred_in_the_field_of_view(ladder):
@@ -134,13 +204,13 @@ def test_a_cut_keeps_the_pixels_and_is_centred_in_the_field_of_view(ladder):
     sample = Sample(tv_tensors.Image(image), tv_tensors.Mask(image), tv_tensors.Mask(fov))
     torch.manual_seed(0)
     cut = Sample(*(part.as_subclass(torch.Tensor) for part in ladder.Cut()(sample)))
-    assert cut.image.shape == (1, 256, 256)
-    row, column = divmod(int(cut.image[0, 128, 128]) - 1, 280)
-    assert fov[0, row, column] == 1 and cut.fov[0, 128, 128] == 1
+    assert cut.image.shape == (1, 64, 64)
+    row, column = divmod(int(cut.image[0, 32, 32]) - 1, 280)
+    assert fov[0, row, column] == 1 and cut.fov[0, 32, 32] == 1
     assert torch.equal(cut.image, cut.vessels)
-    inside = image[0, : row + 128, column - 128 :]
-    assert torch.equal(cut.image[0, 128 - row :, : 280 - column + 128], inside)
-    assert cut.image[0, : 128 - row].max() == 0, "black beyond the photograph"
+    inside = image[0, : row + 32, column - 32 :]
+    assert torch.equal(cut.image[0, 32 - row :, : 280 - column + 32], inside)
+    assert cut.image[0, : 32 - row].max() == 0, "black beyond the photograph"
 
 
 # ---------------------------------------------------------------------- painted photographs
