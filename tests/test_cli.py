@@ -655,7 +655,7 @@ def test_what_was_synthesized_can_be_scored_and_learned_from(synthesized, run, t
     assert 0 < scored["pooled"]["AUC"] <= 1
     train = ("train", "--preset", "tiny", "--data", synthesized, "--out", tmp_path / "run", "--steps", 1)
     assert done(*train) == 0
-    assert "trained on 2 photographs, two eyes: 01 and 02" in capsys.readouterr().out
+    assert "trained on 2 photographs, two eyes: 000001 and 000002" in capsys.readouterr().out
     for name in ("labels", "second_observer"):  # as if predicted
         assert done("evaluate", synthesized / name, "--data", synthesized, "--json") == 0
         (scored,) = json.loads(capsys.readouterr().out)["evaluations"]

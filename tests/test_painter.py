@@ -583,7 +583,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers_and_other_for_another_
 def test_a_plain_set_is_found_with_labels_and_fields_of_view(plain, plain_eyes):
     found = find_dataset(plain)
     assert (found.kind, found.test) == ("own", ())
-    assert [pair.name for pair in found.training] == ["01", "02"]
+    assert [pair.name for pair in found.training] == ["000001", "000002"]
     photographs = DRIVEDataset.from_pairs(found.training)
     for eye, photograph, vessels, fov in zip(
         plain_eyes, photographs, photographs.vessels, photographs.fovs, strict=True
