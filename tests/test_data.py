@@ -473,6 +473,24 @@ def test_files_are_matched_with_names(names, file, match_):
     assert match(names, [Path(file)]) == ({} if match_ is None else {match_: Path(file)})
 
 
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_matching_does_not_compare_every_name_with_every_file(monkeypatch):
+    monkeypatch.setattr(Counted, "comparisons", 0)
+    names = [Counted(f"eye {number}") for number in range(300)]
+    assert len(match(names, [Path(f"eye {number}_vessels.png") for number in range(300)])) == 300
+    assert Counted.comparisons < 10 * len(names)
+
+
 # ----------------------------------------------------------------------------------------------- folds, DRIVE
 
 DRIVE_NAMES = [f"{number:02d}" for number in TRAINING]

@@ -174,6 +174,13 @@ def test_one_s_own_folder_by_variable_home_and_archive(tmp_path, monkeypatch):
         assert (dataset.kind, [pair.name for pair in dataset.training]) == ("own", ["a", "b"])
 
 
+def test_photographs_of_drive_in_folders_of_one_s_own(tmp_path):
+    files = {f"images/{number}_training.tif": photograph(number) for number in (21, 22)}
+    files |= {f"labels/{number}_manual1.png": tree(number) for number in (21, 22)}
+    dataset = find_dataset(write_files(tmp_path, files))
+    assert (dataset.kind, [pair.name for pair in dataset.training]) == ("own", ["21", "22"])
+
+
 def test_folds_of_a_set_without_an_official_test(tmp_path):
     drive = load_drive(hrf(tmp_path), k=3)
     assert drive.source == "HRF"

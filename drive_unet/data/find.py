@@ -211,9 +211,11 @@ def _look(folder: Path, root: Path) -> DriveFolder | None:
         if pairs is not None:
             return DriveFolder(root, layout.name, pairs["training"], pairs["test"])
     image_dir = child(folder, IMAGES)
-    if image_dir is None or child(folder, VESSELS) or _is_drives(image_dir):
+    if image_dir is None or child(folder, VESSELS):
         return None
     label_dir = child(folder, LABELS)
+    if label_dir is None and _is_drives(image_dir):
+        return None
     if label_dir is None:
         raise DataError(
             f"{folder} holds {image_dir.name}, but no folder named labels: put the vessel labels there"
