@@ -531,6 +531,24 @@ def test_folds_that_cannot_be(k, names):
         folds(names, k)
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("form", ["Image_{:02d}L Image_{:02d}R", "{}_left {}_right", "{}-OD {}-OS"])
+def test_the_two_eyes_of_a_person_stay_together(form, seed):
+    persons = [tuple(form.format(number, number).split()) for number in range(1, 8)]
+    splits = folds([eye for eyes in persons for eye in eyes], k=3, seed=seed)
+    for eyes in persons:
+        assert [len(set(eyes) & set(held_out)) for _, held_out in splits].count(2) == 1
+    with pytest.raises(ValueError, match=r"k=3 folds cannot be made of 4 photographs of 2 persons: choose k"):
+        folds([eye for eyes in persons[:2] for eye in eyes], k=3)
+    with pytest.raises(ValueError, match=r"of 2 photographs of 1 persons: add photographs of others"):
+        folds(persons[0], k=2)
+
+
+def test_names_that_tell_no_side_are_split_as_ever():
+    names = ["01_h", "01_dr", "02_h", "02_dr", "left_eye", "right_eye"]
+    assert folds(names, k=6, seed=0)[0][1] == ["01_dr"]
+
+
 def test_load_without_test_labels(official, capsys):
     drive = load_drive(official, transform=v2.RandomHorizontalFlip(p=1.0))
     assert drive.source == "DRIVE"

@@ -10,16 +10,19 @@ from typing import ClassVar
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.find import OWN, DriveFolder, called, find_dataset
-from drive_unet.data.pairing import listed
+from drive_unet.data.pairing import listed, person
 from drive_unet.errors import DataError
 
 
 def folds(names: Iterable[str], k: int = 5, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """Split photographs into k folds, each held out once.
 
+    The two eyes of one person, as far as the names tell them (`Image_01L`, `Image_01R`), stay together: they
+    are alike, and scores on one would flatter a network that has seen the other.
+
     Args:
         names: of the photographs; their order does not matter.
-        k: number of folds, 2 to the number of photographs.
+        k: number of folds, 2 to the number of photographs, or of persons where names tell the eyes apart.
         seed: 0 deals the sorted names out in turn, so that fold 0 of DRIVE holds out 21, 26, 31, 36; any
             other seed shuffles them first.
 
@@ -34,13 +37,17 @@ def folds(names: Iterable[str], k: int = 5, seed: int = 0) -> list[tuple[list[st
         raise ValueError(f"a name occurs twice among {', '.join(ordered)}: name each photograph once")
     if len(ordered) < 2:
         raise ValueError(f"{len(ordered)} photographs cannot be split: folds need two or more")
-    if not 2 <= k <= len(ordered):
-        raise ValueError(
-            f"k={k} folds cannot be made of {len(ordered)} photographs: choose k from 2 to {len(ordered)}"
-        )
+    persons: dict[str, list[str]] = {}
+    for name in ordered:
+        persons.setdefault(person(name), []).append(name)
+    if not 2 <= k <= len(persons):
+        of = f" of {len(persons)} persons" if len(persons) < len(ordered) else ""
+        remedy = f"choose k from 2 to {len(persons)}" if len(persons) > 1 else "add photographs of others"
+        raise ValueError(f"k={k} folds cannot be made of {len(ordered)} photographs{of}: {remedy}")
+    groups = list(persons.values())
     if seed:
-        random.Random(seed).shuffle(ordered)
-    held_out = [sorted(ordered[fold::k]) for fold in range(k)]
+        random.Random(seed).shuffle(groups)
+    held_out = [sorted(sum(groups[fold::k], [])) for fold in range(k)]
     return [(sorted(set(ordered) - set(part)), part) for part in held_out]
 
 

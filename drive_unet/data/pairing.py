@@ -263,6 +263,15 @@ def _leading(stem: str) -> tuple[int, str] | None:
     return int(match[1]), "" if side is None else "left" if side[1] else "right"
 
 
+def person(name: str) -> str:
+    """Whose photograph it is, as far as its name says: the name without the side of the eye.
+
+    Image_01L and Image_01R are of one person, and so are 12_left and 12_right; 21 and 01_h tell no side.
+    """
+    without = _SIDE.sub("", re.sub(r"(?<=\d)[LR]$", "", name)).strip("-_ ")
+    return without or name
+
+
 def _key_number(file: Path) -> tuple[int, str]:
     key = _leading(file.stem)
     if key is None:
