@@ -8,6 +8,7 @@ from .charts import use_style as use_style
 from .curves import plot_precision_recall as plot_precision_recall
 from .curves import plot_roc as plot_roc
 from .curves import plot_threshold as plot_threshold
+from .networks import plot_unet as plot_unet
 from .pictures import plot_feature_maps as plot_feature_maps
 from .pictures import plot_receptive_field as plot_receptive_field
 from .pictures import show_images as show_images

@@ -255,7 +255,7 @@ def _liveliest(values: np.ndarray, count: int) -> list[int]:
 
 def sample_parts(sample: Any) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Take a sample apart: uint8 (H, W, 3), and bool (H, W) or None twice."""
-    image, vessels, fov = sample
+    image, vessels, fov, *_ = sample
     return (
         as_image(image),
         None if vessels is None else as_mask(vessels),
