@@ -42,8 +42,10 @@ def decode(path: str | Path) -> Picture:
                 deep, full = _deep(path, picture), _stated(picture)
                 turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
                 picture.load()
-                left = _turn(picture)  # some formats are turned by Pillow itself while they are loaded
-                upright = picture.copy() if left is None else picture.transpose(left)
+                if turn is None or picture.format == "TIFF":  # which Pillow turns itself while it loads
+                    upright = picture.copy()
+                else:
+                    upright = picture.transpose(turn)
         if deep is not None and turn is not None:
             channels = [Image.fromarray(deep[..., i]).transpose(turn) for i in range(deep.shape[-1])]
             deep = np.dstack([np.asarray(channel) for channel in channels])
