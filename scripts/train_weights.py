@@ -33,7 +33,7 @@ from drive_unet import (
     find_drive,
     fit,
     load_drive,
-    synthetic,
+    painter,
     train,
 )
 from drive_unet.augmentation import RandomColour, RandomPatch
@@ -66,7 +66,7 @@ def from_painted(seed: int, steps: int, run: Path) -> UNet:
     embedded = load_drive("embedded").test
     scored = {way: evaluate(model, embedded, tta=tta).pooled for way, tta in WAYS.items()}
     model.notes |= {
-        "data": f"{len(photographs)} painted photographs (painter {synthetic.VERSION}), no genuine one",
+        "data": f"{len(photographs)} painted photographs (painter {painter.VERSION}), no genuine one",
         "threshold": f"best Dice on {len(CHOOSING)} other painted photographs",
         "scores": {"photographs": "the 20 embedded test photographs", **scored},
         "training": {"steps": steps, "seed": seed, "seconds": round(result.seconds)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import importlib
 import io
 import re
 
@@ -186,3 +187,8 @@ def test_large_files_are_named(tmp_path, capsys):
     assert check_large_files([str(small)]) == 0
     assert check_large_files([str(small), str(large)]) == 1
     assert "large.ipynb: 700 kB, at most 600 kB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (addresses.ROOT / "scripts").glob("*.py")))
+def test_every_script_finds_what_it_imports(name):
+    assert callable(importlib.import_module(name).main)

@@ -58,7 +58,7 @@ def draw_eye_view(
     """Paint an eye and draw one view of it.
 
     Args:
-        seed: of the eye, as for `synthetic.paint`.
+        seed: of the eye, as for `painter.paint`.
         view: "photograph"; "vessels" (arteries and veins on the greyed photograph, arteries in front); or
             "observers" (the exact labels against the second observer's, in `overlays.COLOURS`).
         mix: strengths of the ingredients, such as ``Ingredients(lesions=2)``.
