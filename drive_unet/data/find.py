@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from drive_unet.data.archives import is_junk, unpack
-from drive_unet.data.by_names import SPLITS, by_names, image_files
-from drive_unet.data.layouts import EMBEDDED, LAYOUTS, NAMED, OWN, PUBLISHED, Layout, is_archive
+from drive_unet.data.by_names import by_names, image_files
+from drive_unet.data.drive_copies import (
+    DEPTH,
+    DRIVE,
+    add_archives,
+    inner_folder,
+    is_drives,
+    is_painted,
+    read_split,
+    unpacked_splits,
+    zipped_splits,
+    zips,
+)
+from drive_unet.data.layouts import EMBEDDED, NAMED, OWN, PUBLISHED
 from drive_unet.data.pairing import (
-    FOV,
     IMAGES,
     LABELS,
     OWN_FOV,
     VESSELS,
     Pair,
     child,
-    folders,
-    images,
     listed,
     pair_folders,
-    read_split,
 )
 from drive_unet.errors import DataError
 
@@ -35,8 +41,6 @@ FALLBACK = (
     "DRIVE was not found: the embedded painted dataset is used instead (the README says how to place DRIVE)."
 )
 
-_DEPTH = 4  # nested folders, DRIVE/DRIVE/..., that are looked into
-_DRIVE = next(layout for layout in LAYOUTS if layout.name == "DRIVE")
 _shown: set[str] = set()  # whose terms were printed
 
 
@@ -127,7 +131,7 @@ def find_drive(root: str | Path | None = None) -> DriveFolder:
         DataError: see `find_dataset`, and for every other dataset.
     """
     dataset = find_dataset(root)
-    if dataset.kind not in (_DRIVE.name, EMBEDDED):
+    if dataset.kind not in (DRIVE.name, EMBEDDED):
         raise DataError(
             f"{dataset.root} is {called(dataset.kind)}, but DRIVE is wanted: name the folder of DRIVE, or "
             "find it with find_dataset"
@@ -158,25 +162,25 @@ def _collect(path: Path) -> DriveFolder:
             f"{path} is neither a folder nor a zip archive: name the folder that holds training and test"
         )
     dataset = _look_inside(unpack(path), path)
-    return dataset or _drive(path, _zipped(path))
+    return dataset or _drive(path, zipped_splits(path))
 
 
 def _descend(folder: Path, root: Path) -> DriveFolder:
     """The dataset in a folder, in its archives, or in the one subfolder that may hold it."""
-    for _ in range(_DEPTH):
+    for _ in range(DEPTH):
         dataset = _look(folder, root)
         if dataset is not None:
             return dataset
-        splits = _unpacked(folder)
+        splits = unpacked_splits(folder)
         if not splits:
-            dataset = next(filter(None, (_look_inside(unpack(file), root) for file in _zips(folder))), None)
+            dataset = next(filter(None, (_look_inside(unpack(file), root) for file in zips(folder))), None)
             if dataset is not None:
                 return dataset
         if len(splits) < 2:
-            splits = _add_archives(folder, splits)
+            splits = add_archives(folder, splits)
         if splits:
             return _drive(root, splits)
-        inner = _inner(folder)
+        inner = inner_folder(folder)
         if inner is None:
             break
         folder = inner
@@ -195,9 +199,9 @@ def _descend(folder: Path, root: Path) -> DriveFolder:
 def _look_inside(tree: Path, root: Path) -> DriveFolder | None:
     """The dataset in an unpacked archive, if it is none of DRIVE's."""
     folder: Path | None = tree
-    for _ in range(_DEPTH):
+    for _ in range(DEPTH):
         dataset = _look(folder, root)
-        folder = _inner(folder)
+        folder = inner_folder(folder)
         if dataset is not None or folder is None:
             return dataset
     return None
@@ -214,7 +218,7 @@ def _look(folder: Path, root: Path) -> DriveFolder | None:
     if image_dir is None or child(folder, VESSELS):
         return None
     label_dir = child(folder, LABELS)
-    if label_dir is None and _is_drives(image_dir):
+    if label_dir is None and is_drives(image_dir):
         return None
     if label_dir is None:
         raise DataError(
@@ -227,113 +231,7 @@ def _look(folder: Path, root: Path) -> DriveFolder | None:
 
 def _drive(root: Path, splits: dict[str, Path]) -> DriveFolder:
     """The copy of DRIVE in the folders of its splits."""
-    painted = any(_is_painted(folder.parent) for folder in splits.values())
+    painted = any(is_painted(folder.parent) for folder in splits.values())
     pairs = {split: read_split(folder, split, painted) for split, folder in splits.items()}
-    kind = EMBEDDED if painted else _DRIVE.name
+    kind = EMBEDDED if painted else DRIVE.name
     return DriveFolder(root, kind, pairs.get("training", ()), pairs.get("test", ()))
-
-
-def _is_drives(image_dir: Path) -> bool:
-    """Whether the photographs in a folder are called as DRIVE's are: 21_training, 01_test."""
-    return any(re.match(r"\d\d_(training|test)\b", file.stem, re.IGNORECASE) for file in images(image_dir))
-
-
-def _is_painted(path: Path) -> bool:
-    """Whether `drive_unet.painter.painting` painted this folder."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        return manifest["generator"] == "drive_unet.painter"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _zips(folder: Path, layouts: tuple[Layout, ...] = PUBLISHED) -> list[Path]:
-    """The zip archives in a folder that may be those of a published dataset, by their names."""
-    files = (file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".zip")
-    return [file for file in files if is_archive(file.stem, layouts)]
-
-
-def _inner(folder: Path) -> Path | None:
-    """The one subfolder that may hold the dataset: the only one, or the only one called as a dataset is.
-
-    Raises:
-        DataError: if several datasets lie side by side.
-    """
-    inner = folders(folder)
-    if len(inner) > 1:
-        names = {layout.name.lower() for layout in PUBLISHED}
-        inner = [entry for entry in inner if entry.name.lower() in names and any(entry.iterdir())]
-    if len(inner) > 1:
-        raise DataError(f"{folder} holds several datasets, {listed(inner)}: name the folder of one of them")
-    return inner[0] if inner else None
-
-
-def _unpacked(folder: Path) -> dict[str, Path]:
-    """The splits that lie unpacked in a folder."""
-    _refuse_rite(folder)
-    splits: dict[str, Path] = {}
-    for split, names in SPLITS.items():
-        candidates = [entry for entry in folders(folder) if entry.name.lower() in names]
-        if len(candidates) > 1:
-            raise DataError(f"{folder} holds both {listed(candidates)}: leave only the right one there")
-        if candidates:
-            splits[split] = _unwrapped(candidates[0], split)
-    if not splits and child(folder, IMAGES) and (child(folder, VESSELS) or child(folder, FOV)):
-        raise DataError(
-            f"{folder} is one part of DRIVE only: name the folder that holds both training and test"
-        )
-    return splits
-
-
-def _unwrapped(folder: Path, split: str) -> Path:
-    """The folder of a split itself, which some unpackers wrap in another of the same name."""
-    for _ in range(_DEPTH):
-        _refuse_rite(folder)
-        inner = [entry for entry in folders(folder) if entry.name.lower() in SPLITS[split]]
-        if child(folder, IMAGES) or len(inner) != 1:
-            break
-        folder = inner[0]
-    return folder
-
-
-def _add_archives(folder: Path, unpacked: dict[str, Path]) -> dict[str, Path]:
-    """The splits found unpacked, and those that lie beside them as archives."""
-    result = dict(unpacked)
-    for archive in _zips(folder, (_DRIVE,)):
-        for split, inside in _zipped(archive).items():
-            if split in unpacked:
-                continue
-            if result.setdefault(split, inside) != inside:
-                raise DataError(
-                    f"{folder} holds two different archives of the {split} pictures, one of them "
-                    f"{archive.name}: leave only the right one there"
-                )
-    return result
-
-
-def _zipped(archive: Path) -> dict[str, Path]:
-    """The splits in an archive, from its copy in the cache."""
-    folder: Path | None = unpack(archive)
-    for _ in range(_DEPTH):
-        # Some archives hold images, 1st_manual and mask with no folder around them: file names tell the
-        # split.
-        inside = child(folder, IMAGES)
-        names = [file.stem.lower() for file in images(inside)] if inside else []
-        splits = {split: folder for split in SPLITS if any(f"_{split}" in name for name in names)}
-        splits = splits or ({} if inside else _unpacked(folder))
-        if splits:
-            return splits
-        folder = _inner(folder)
-        if folder is None:
-            break
-    raise DataError(f"{archive} holds neither training/images nor test/images: download the official archive")
-
-
-def _refuse_rite(folder: Path) -> None:
-    """Raise for RITE, which is often passed off as DRIVE."""
-    names = {entry.name.lower() for entry in folders(folder)}
-    if any(name.startswith("av_groundtruth") for name in names) or {"av", "vessel"} <= names:
-        raise DataError(
-            f"{folder} is RITE, not DRIVE: its training labels were modified and its test labels are the "
-            "second observer's, so that its scores do not compare: download DRIVE itself"
-        )

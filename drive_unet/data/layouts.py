@@ -43,7 +43,7 @@ class Layout:
 
 
 LAYOUTS = (
-    # training and test, each with images, 1st_manual, mask and 2nd_manual; see `pairing.read_split`.
+    # training and test, each with images, 1st_manual, mask and 2nd_manual; see `drive_copies`.
     Layout(
         "DRIVE",
         "for research and education, not to be passed on (Staal et al. 2004)",

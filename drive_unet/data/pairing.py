@@ -20,9 +20,7 @@ SECOND = ("2nd_manual", "2nd_manuals")
 LABELS = ("labels", "label")
 OWN_FOV = ("fov", "fovs", *FOV)
 
-NUMBERS = {"training": range(21, 41), "test": range(1, 21)}
-_SAMPLE = 10  # photographs; fewer are a sample that somebody chose, more are a copy of DRIVE that lost some
-_AGAIN = "copy the missing files from the official archive, or download it again"
+AGAIN = "copy the missing files from the official archive, or download it again"
 
 
 @dataclass(frozen=True)
@@ -71,42 +69,12 @@ def listed(names: Iterable[object], most: int = 8) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def read_split(folder: Path, split: str, painted: bool) -> tuple[Pair, ...]:
-    """The photographs of one split of DRIVE, checked for completeness.
-
-    Args:
-        folder: the split's folder, with `images`, and as far as they exist `1st_manual`, `mask`,
-            `2nd_manual`.
-        split: "training", which must have labels, or "test", which need not.
-        painted: painted by `drive_unet.painter.painting`, so that there may be any number of photographs.
-
-    Raises:
-        DataError: if files are missing, exist twice, or are not those of this split.
-    """
-    image_dir = child(folder, IMAGES)
-    if image_dir is None or not images(image_dir):
-        raise DataError(
-            f"{image_dir or folder / IMAGES[0]} holds no images such as "
-            f"{NUMBERS[split][0]:02d}_{split}.tif: {_AGAIN}"
-        )
-    if not painted:
-        _check_numbers(image_dir, split, {_key_number(file)[0]: file for file in images(image_dir)})
-    vessel_dir, fov_dir, second_dir = (child(folder, names) for names in (VESSELS, FOV, SECOND))
-    if split == "training" and with_images(vessel_dir) is None:
-        raise DataError(
-            f"{vessel_dir or folder / VESSELS[0]} holds no vessel labels such as 21_manual1.gif, without "
-            f"which nothing can be learned: {_AGAIN}"
-        )
-    label_dirs = (with_images(folder) for folder in (vessel_dir, fov_dir, second_dir))
-    return _pair_by(_key_number, lambda file: f"{_key_number(file)[0]:02d}", image_dir, *label_dirs, _AGAIN)
-
-
 def pair_folders(
     image_dir: Path,
     vessel_dir: Path | None = None,
     fov_dir: Path | None = None,
     second_dir: Path | None = None,
-    remedy: str = _AGAIN,
+    remedy: str = AGAIN,
 ) -> tuple[Pair, ...]:
     """Pair the images of any folder with their labels: by number if every image has one, else by name.
 
@@ -127,8 +95,8 @@ def pair_folders(
             raise DataError(f"{folder} holds no images: name the folder that holds the files themselves")
     keys = [_leading(file.stem) for file in images(image_dir)]
     if None not in keys and len(set(keys)) == len(keys):
-        return _pair_by(_key_number, _numbered_name, image_dir, vessel_dir, fov_dir, second_dir, remedy)
-    return _pair_by(_stem, _stem, image_dir, vessel_dir, fov_dir, second_dir, remedy)
+        return pair_by(number_of, _numbered_name, image_dir, vessel_dir, fov_dir, second_dir, remedy)
+    return pair_by(_stem, _stem, image_dir, vessel_dir, fov_dir, second_dir, remedy)
 
 
 def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
@@ -161,7 +129,7 @@ def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
     return matched
 
 
-def _pair_by(
+def pair_by(
     key: Callable[[Path], Hashable],
     name: Callable[[Path], str],
     image_dir: Path,
@@ -188,7 +156,7 @@ def pair_up(
     photographs: Mapping[Hashable, Path],
     labels: Sequence[tuple[str, Path | None, Mapping[Hashable, Path] | None]],
     name: Callable[[Path], str],
-    remedy: str = _AGAIN,
+    remedy: str = AGAIN,
 ) -> tuple[Pair, ...]:
     """Pair photographs with their files of three kinds, after a check that each kind is complete.
 
@@ -272,7 +240,12 @@ def person(name: str) -> str:
     return without or name
 
 
-def _key_number(file: Path) -> tuple[int, str]:
+def number_of(file: Path) -> tuple[int, str]:
+    """The number that a file's name starts with, and the side of the eye, see `_leading`.
+
+    Raises:
+        DataError: if it has none.
+    """
     key = _leading(file.stem)
     if key is None:
         raise DataError(
@@ -301,26 +274,3 @@ def _stem(file: Path) -> str:
 def with_images(folder: Path | None) -> Path | None:
     """The folder, or None if it is missing or holds no images."""
     return folder if folder is not None and images(folder) else None
-
-
-def _check_numbers(image_dir: Path, split: str, present: dict[int, Path]) -> None:
-    """Raise unless the pictures' numbers are those of DRIVE's split, all or a small sample of them."""
-    expected = NUMBERS[split]
-    span = f"{expected[0]:02d} to {expected[-1]}"
-    foreign = [file for number, file in sorted(present.items()) if number not in expected]
-    if split == "training" and len(present) > 60 and foreign:
-        raise DataError(
-            f"{image_dir} holds {len(present)} files, a copy in circulation whose pictures were flipped and "
-            "renumbered, so that its 21_training.tif is another picture than DRIVE's: download the official "
-            "archive"
-        )
-    if foreign:
-        raise DataError(
-            f"{image_dir} holds {listed(foreign)}, but DRIVE's {split} pictures are numbered {span}: "
-            "this copy was renumbered or mixed up, so download the official archives"
-        )
-    missing = [f"{number:02d}_{split}" for number in expected if number not in present]
-    if missing and len(present) >= _SAMPLE:
-        raise DataError(
-            f"{image_dir} lacks {listed(missing, 20)} of DRIVE's {len(expected)} {split} pictures: {_AGAIN}"
-        )
