@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -255,3 +256,29 @@ def test_model_card_presets_and_weights_name_the_same_first_weights():
         assert notes["training"]["preset"] == preset
         assert f"`{PRESETS[preset].start}`" in row
         assert f'first weights "{PRESETS[preset].start}"' in notes["data"]
+
+
+def resolves(name):
+    """Whether a dotted name leads to a module or to something in it."""
+    parts = name.split(".")
+    for depth in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:depth]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[depth:]:
+            if not hasattr(value, part):
+                return False
+            value = getattr(value, part)
+        return True
+    return False
+
+
+def test_dotted_names_of_the_package_lead_somewhere_in_every_text():
+    names = {}
+    for path in files():
+        if path.suffix in {".py", ".pyi", ".md", ".toml", ".ipynb", ".cff"}:
+            for name in re.findall(r"\bdrive_unet(?:\.[A-Za-z_]\w*)+(?![\w{])", path.read_text("utf-8")):
+                names.setdefault(name, path.relative_to(ROOT).as_posix())
+    assert len(names) > 30
+    assert {name: path for name, path in names.items() if not resolves(name)} == {}

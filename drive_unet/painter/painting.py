@@ -1,6 +1,6 @@
 """Fundus photographs painted by procedure, with exact labels, and whole datasets of them.
 
-A painted eye is made in four steps: two vessel trees grow from the optic disc (`vasculature`); they are drawn
+A painted eye is made in four steps: two vessel trees grow from the optic disc (`vessels`); they are drawn
 here, as labels and as a map of how much blood lies on the line of sight; the retina behind them is painted
 (`retina`) with what is easily taken for vessels (`lesions`); a camera looks at it (`camera`). A seed stands
 for an eye, and every step has its own source of chance, so that changing one ingredient leaves the others as
