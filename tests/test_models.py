@@ -106,7 +106,7 @@ def test_packaged_weights_bring_all_that_is_needed_to_use_them(name):
     for threshold in (model.threshold, model.threshold_single):
         assert type(threshold) is float and 0.2 < threshold < 0.7
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
-    assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1)
+    assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, surround=0.12)
     assert {"data", "threshold", "training", "terms", "limits", "versions", "trained_on"} <= set(model.notes)
     with torch.inference_mode():
         assert model(torch.rand(2, 3, 61, 45)).isfinite().all()

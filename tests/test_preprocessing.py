@@ -271,6 +271,17 @@ def test_large_photographs_are_antialiased():
     assert abs(middle.mean() - 155) < 2 and middle.std() < 12
 
 
+def test_weights_that_were_taught_so_are_given_what_is_brighter_than_the_surround():
+    photograph, fov = fundus((560, 560))
+    photograph[:, :200] = 20
+    photograph[:5] = 90  # light outside the mask
+    prepared = prepare(photograph, fov, Preprocessing(surround=0.12))
+    lit = torch.from_numpy(photograph.max(axis=2) > 0.12 * 255)
+    assert (prepared.image[:, ~lit] == 0).all()
+    assert prepared.image[:, lit].mean(dim=1).abs().max() < 1e-4
+    assert np.array_equal(prepared.native_fov, fov)
+
+
 def test_every_kind_of_photograph_is_prepared_alike():
     photograph, fov = fundus((300, 310))
     tensor = torch.from_numpy(photograph).permute(2, 0, 1)

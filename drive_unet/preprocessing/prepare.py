@@ -29,10 +29,14 @@ class Preprocessing:
         fov_width: pixels across the field of view of the photographs that the network learned from; 540 in
             DRIVE.
         tolerance: relative difference from that width within which nothing is resampled.
+        surround: None standardises over the field of view. A number, the brightness 0..1 of the brightest
+            channel up to which a pixel is dark surround, standardises over all that is brighter, as the
+            weights were taught that carry one.
     """
 
     fov_width: int = 540
     tolerance: float = 0.1
+    surround: float | None = None
 
     def scale(self, fov: np.ndarray) -> float:
         """The magnification that a photograph with this field of view, (H, W) bool, needs; 1.0 for none."""
@@ -111,10 +115,12 @@ def prepare(
                 f"the field of view is {fov.shape} and the photograph {image.shape[:2]} (height, width): "
                 "give the mask that belongs to it"
             )
-    scale = (preprocessing or Preprocessing()).scale(fov)
+    preprocessing = preprocessing or Preprocessing()
+    scale = preprocessing.scale(fov)
     small_fov = torch.from_numpy(rescale_mask(fov, scale).astype(np.uint8))[None]
-    pixels = torch.from_numpy(np.ascontiguousarray(rescale(image, scale).transpose(2, 0, 1)))
-    return Prepared(standardise(pixels.float() / 255, small_fov), small_fov, fov)
+    pixels = torch.from_numpy(np.ascontiguousarray(rescale(image, scale).transpose(2, 0, 1))).float() / 255
+    lit = small_fov if preprocessing.surround is None else pixels.amax(dim=0) > preprocessing.surround
+    return Prepared(standardise(pixels, lit), small_fov, fov)
 
 
 def as_photograph(photograph: Any) -> np.ndarray:
