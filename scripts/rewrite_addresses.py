@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = (
+    "00_the_article",
     "01_data_exploration",
     "02_preprocessing",
     "03_model",

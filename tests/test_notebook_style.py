@@ -78,7 +78,7 @@ def test_outputs_hold_no_error_no_stderr_and_nothing_that_always_differs(path):
 def test_a_measured_number_is_asserted_in_its_cell(path):
     for cell in code_cells(path):
         if any("≈" in text for text in texts(cell)):
-            assert re.search(r"^\s*assert ", cell.source, re.MULTILINE), cell.source
+            assert re.search(r"^\s*assert |\bmeasured\(", cell.source, re.MULTILINE), cell.source
 
 
 @notebooks

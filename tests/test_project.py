@@ -29,7 +29,7 @@ from drive_unet import PRESETS, UNet
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 START = (
     'python3 -m venv .venv && .venv/bin/python -m pip install -e ".[lab]"'
-    " && .venv/bin/jupyter lab --ServerApp.root_dir=. notebooks/01_data_exploration.ipynb"
+    " && .venv/bin/jupyter lab --ServerApp.root_dir=. notebooks/00_the_article.ipynb"
 )
 TEST = (
     'python3 -m venv .venv && .venv/bin/python -m pip install -e ".[test]"'

@@ -95,7 +95,7 @@ def test_addresses_are_written_once_and_again():
 
 
 def test_first_and_last_notebook_have_one_neighbour():
-    assert addresses.links("01_data_exploration").startswith("previous ·")
+    assert addresses.links("00_the_article").startswith("previous ·")
     assert addresses.links("06_visualization").endswith("· next")
 
 

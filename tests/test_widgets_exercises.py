@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +197,44 @@ def test_exercises_tell_right_from_wrong(capsys, exercise, right, wrong):
     for answer, expected in ((right, "Right."), (wrong, "Not yet: "), (None, "Not answered yet.")):
         check(exercise, answer)
         assert capsys.readouterr().out.startswith(expected)
+
+
+# ---------------------------------------------------------------------------------------------- notebook 00
+
+
+def verdict_on(capsys, exercise, answer):
+    check(exercise, answer)
+    return capsys.readouterr().out.strip()
+
+
+def test_00_1_the_window_of_a_longer_chain(capsys):
+    assert verdict_on(capsys, "00-1", 10) == "Right."
+    assert verdict_on(capsys, "00-1", 8).startswith("Not yet: Hint")
+
+
+def test_00_2_the_label_of_a_photograph(capsys):
+    def right(photograph):
+        number = photograph.name.split("_")[0]
+        return photograph.parent.parent / "1st_manual" / f"{number}_manual1.gif"
+
+    def by_replacing(photograph):  # goes wrong where the copy's own folders have such names
+        text = photograph.as_posix().replace("images", "1st_manual").replace("training.tif", "manual1.gif")
+        return Path(text.replace("test.tif", "manual1.gif"))
+
+    assert verdict_on(capsys, "00-2", right) == "Right."
+    assert verdict_on(capsys, "00-2", lambda photograph: str(right(photograph))) == "Right."
+    assert "1st_manual/training/copy" in verdict_on(capsys, "00-2", by_replacing)
+    assert verdict_on(capsys, "00-2", lambda photograph: ...) == "Not answered yet."
+
+
+def test_00_3_an_accuracy_inside_the_field_of_view(capsys):
+    def right(prediction, label, fov):
+        return (prediction == label)[fov].sum() / fov.sum()
+
+    def everywhere(prediction, label, fov):
+        return (prediction == label).sum() / label.shape[0] / label.shape[1]
+
+    assert verdict_on(capsys, "00-3", right) == "Right."
+    assert verdict_on(capsys, "00-3", everywhere).startswith("Not yet: it counts the whole frame.")
+    assert verdict_on(capsys, "00-3", lambda *masks: 0.8).startswith("Not yet: ")
+    assert verdict_on(capsys, "00-3", lambda *masks: ...) == "Not answered yet."
