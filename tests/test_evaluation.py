@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from PIL import Image
 
 from drive_unet.data import DRIVEDataset
 from drive_unet.errors import DataError
-from drive_unet.evaluation import Evaluation, compare, evaluate, evaluate_second_observer
-from drive_unet.metrics import SCORES, scores
+from drive_unet.evaluation import Evaluation, compare, evaluate, evaluate_second_observer, evaluator
+from drive_unet.metrics import SCORES, scores, streaming
 
 SIZES = {"21": (64, 56), "22": (48, 64), "23": (60, 60)}
 
@@ -222,3 +223,37 @@ def test_bad_input_gets_one_clear_sentence(dataset, maps, folder):
         evaluate(maps, dataset, tta=True)
     with pytest.raises(TypeError, match="list of"):
         evaluate("unet.safetensors", dataset)
+
+
+def test_an_evaluation_of_many_pixels_says_that_it_was_binned(dataset, maps, monkeypatch):
+    exact = evaluate(maps, dataset, threshold=0.4)
+    assert exact.binned is None and "bins" not in exact.protocol
+    monkeypatch.setattr(streaming, "EXACT", 100)
+    binned = evaluate(maps, dataset, threshold=0.4)
+    assert binned.binned is not None and "AUC and AP from bins (AUC within" in binned.protocol
+    assert binned.pooled == pytest.approx(exact.pooled, abs=1e-4)
+    assert binned.per_image == exact.per_image
+    assert binned.to_dict()["auc_within"] == binned.binned
+    observer = evaluate_second_observer(dataset)
+    assert math.isnan(observer.pooled["AUC"]) and observer.pooled["Dice"] > 0
+
+
+def test_a_network_s_maps_are_not_kept(dataset, monkeypatch):
+    class Constant(torch.nn.Module):
+        def forward(self, image):
+            return image[:, :1]
+
+    alive = []
+    original = evaluator.predict_each
+
+    def counted(*args, **kwargs):
+        for values in original(*args, **kwargs):
+            alive[:] = [reference for reference in alive if reference() is not None]
+            assert len(alive) <= 2, "maps of earlier photographs are still in memory"
+            alive.append(weakref.ref(values))
+            yield values
+            del values
+
+    monkeypatch.setattr(evaluator, "predict_each", counted)
+    monkeypatch.setattr(streaming, "EXACT", 0)
+    assert len(evaluate(Constant(), dataset).per_image) == len(dataset)

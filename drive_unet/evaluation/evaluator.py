@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.errors import DataError
 from drive_unet.evaluation.tables import html_table, text_table
-from drive_unet.inference import predict_all
-from drive_unet.metrics.exact import SCORES, pixel_scores, scores
+from drive_unet.inference import predict_each
+from drive_unet.metrics.exact import SCORES, scores
 from drive_unet.metrics.pixels import Images, as_images
+from drive_unet.metrics.streaming import Pool
 
 # ---------------------------------------------------------------------- what comes back
 
@@ -35,6 +36,8 @@ class Evaluation:
         pooled: score by name (`metrics.SCORES`), pixels pooled over the images; clDice is the mean over the
             images.
         per_image: for each image its "name" and scores; nan where a score is not defined.
+        binned: None where every pixel was kept; else how far AUC may be from the exact one at most, because
+            the pixels of so many images were counted in bins (see `drive_unet.metrics.PixelCounts`).
     """
 
     name: str
@@ -44,6 +47,7 @@ class Evaluation:
     inside_fov: bool
     pooled: dict[str, float]
     per_image: list[dict[str, Any]]
+    binned: float | None = None
 
     @property
     def protocol(self) -> str:
@@ -56,7 +60,10 @@ class Evaluation:
         region = "Inside the field of view" if self.inside_fov else "On the whole frame"
         count = len(self.names)
         images = f"pixels pooled over {count} images" if count > 1 else "on 1 image"
-        return f"{region}, at native size, {images} ({_listed(self.names)}), clDice averaged over images"
+        text = f"{region}, at native size, {images} ({_listed(self.names)}), clDice averaged over images"
+        if self.binned is not None:
+            text += f", AUC and AP from bins (AUC within {max(self.binned, 1e-7):.0e})"
+        return text
 
     def mean(self) -> dict[str, float]:
         """Mean over the images of every score; images where it is not defined (nan) are left out."""
@@ -79,6 +86,7 @@ class Evaluation:
             "threshold": self.threshold,
             "threshold_from": self.threshold_from,
             "inside_fov": self.inside_fov,
+            "auc_within": self.binned,
             "protocol": self.protocol,
             "pooled": _without_nan(self.pooled),
             "mean": _without_nan(self.mean()),
@@ -169,8 +177,14 @@ def evaluate(
     name: str | None = None,
     inside_fov: bool = True,
     threshold_from: str | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """Score a model, or finished predictions, on labelled photographs at their native size.
+
+    A model's photographs are predicted one after the other, so memory does not grow with their number; up to
+    30 million pixels all scores are exact, beyond them AUC and AP come from fine bins, and the result says
+    how close.
 
     Args:
         predictor: a network; or for each photograph in turn a probability map (H, W) float 0..1, or a
@@ -181,6 +195,8 @@ def evaluate(
         name: for the tables; None takes the network's class.
         inside_fov: score the field of view only, this project's protocol; False scores the whole frame.
         threshold_from: where a given threshold came from, in words, for the protocol.
+        device: where a model computes; by default where it is.
+        progress: show a progress bar while a model predicts.
 
     Returns:
         The scores with their protocol.
@@ -190,7 +206,7 @@ def evaluate(
     """
     _refuse_unlabelled(dataset)
     if isinstance(predictor, torch.nn.Module):
-        maps = predict_all(predictor, dataset, tta=tta)
+        maps, finished = predict_each(predictor, dataset, tta=tta, device=device, progress=progress), False
         name = name or type(predictor).__name__ + (", 4 flips averaged" if tta else "")
         own = getattr(predictor, "threshold", None)
         if hasattr(predictor, "threshold_for"):
@@ -201,12 +217,14 @@ def evaluate(
         )
     else:
         maps, own = _as_maps(predictor, dataset), None
-    if maps[0].dtype == bool:
+        finished = maps[0].dtype == bool
+    if finished:
         value, source = None, "segmentations given as such, without a threshold"
     elif threshold is not None:
         value, source = float(threshold), threshold_from or "given"
     elif own is not None:
-        value, source = float(own), threshold_from or "the network's own"
+        passes = "four flips" if tta else "one pass"
+        value, source = float(own), threshold_from or f"the network's own for {passes}"
     else:
         value, source = 0.5, threshold_from or "by default"
     if value is not None and not 0 <= value <= 1:
@@ -227,10 +245,11 @@ def evaluate_second_observer(dataset: DRIVEDataset, *, inside_fov: bool = True) 
     Raises:
         DataError: if the dataset has no labels of the first observer.
     """
-    present = [index for index, mask in enumerate(dataset.second_observer) if mask is not None]
+    observer = dataset.second_observer
+    present = [index for index in range(len(dataset)) if observer[index] is not None]
     if not present:
         return None
-    masks = [np.asarray(dataset.second_observer[index], dtype=bool) for index in present]
+    masks = (np.asarray(observer[index], dtype=bool) for index in present)
     source = "drawn by hand, without a threshold"
     scored = dataset.subset(present)
     _refuse_unlabelled(scored)
@@ -255,26 +274,26 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
 
 
 def _score(
-    maps: Sequence[np.ndarray],
+    maps: Iterable[np.ndarray],
     dataset: DRIVEDataset,
     threshold: float | None,
     source: str,
     name: str,
     inside_fov: bool,
 ) -> Evaluation:
-    vessels = dataset.vessels
-    fovs = dataset.fovs if inside_fov else [None] * len(dataset)
     cut = 0.5 if threshold is None else threshold
-    rows = []
-    for image, probability, truth, fov in zip(dataset.names, maps, vessels, fovs, strict=True):
+    vessels, fovs, pixels, rows = dataset.vessels, dataset.fovs, Pool(cut), []
+    for index, (image, probability) in enumerate(zip(dataset.names, maps, strict=True)):
+        truth, fov = vessels[index], fovs[index] if inside_fov else None
         try:
             rows.append({"name": image, **scores(probability, truth, fov, cut)})
         except DataError as error:
             raise DataError(f"Image {image}: {error}") from error
-    pooled = pixel_scores(maps, vessels, fovs if inside_fov else None, cut)
+        pixels.update(probability, truth, fov)
     known = [row["clDice"] for row in rows if not math.isnan(row["clDice"])]
-    pooled["clDice"] = float(np.mean(known)) if known else math.nan
-    return Evaluation(name, list(dataset.names), threshold, source, inside_fov, pooled, rows)
+    pooled = pixels.scores() | {"clDice": float(np.mean(known)) if known else math.nan}
+    binned = None if pixels.exact else pixels.counts.error
+    return Evaluation(name, list(dataset.names), threshold, source, inside_fov, pooled, rows, binned)
 
 
 # ---------------------------------------------------------------------- checks and tables

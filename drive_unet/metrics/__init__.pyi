@@ -12,3 +12,5 @@ from .exact import pixel_scores as pixel_scores
 from .exact import precision_recall_curve as precision_recall_curve
 from .exact import roc_curve as roc_curve
 from .exact import scores as scores
+from .streaming import PixelCounts as PixelCounts
+from .streaming import Pool as Pool

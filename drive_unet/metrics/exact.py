@@ -9,6 +9,9 @@ A quotient of 0 by 0 is nan everywhere: there was nothing to measure. So without
 reference, sensitivity and average precision are nan, and AUC also without any background pixel; without any
 predicted vessel, precision and MCC are nan, while Dice and IoU are 0 as long as the reference holds vessels.
 For clDice see `cldice`.
+
+Ours rather than torchmetrics' or scikit-learn's: exact, pooled inside the field of view, and one sort for
+all scores (20 photographs of DRIVE take a tenth of the time); tested against both.
 """
 
 from __future__ import annotations

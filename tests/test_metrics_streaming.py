@@ -1,0 +1,131 @@
+"""Scores in constant memory against the exact ones."""
+
+import numpy as np
+import pytest
+
+from drive_unet import metrics
+from drive_unet.errors import DataError
+from drive_unet.metrics import PixelCounts, Pool, streaming
+
+
+def sigmoid(x):
+    return (1 / (1 + np.exp(-x))).astype(np.float32)
+
+
+def predictions(kind, rng, size=200_000):
+    """Probabilities (1, N) and vessels (1, N) as a network could give them."""
+    vessels = rng.random((1, size)) < 0.12
+    separated = rng.normal(np.where(vessels, 2.0, -2.5), 1.8)
+    values = {
+        "usual": sigmoid(separated),
+        "timid": sigmoid(0.05 * separated),
+        "certain": sigmoid(8 * separated),
+        "near 0": sigmoid(separated - 15),
+        "near 1": sigmoid(separated + 9),
+        "rough": np.round(sigmoid(separated), 2),
+        "chance": rng.random((1, size), np.float32),
+    }
+    return values[kind].astype(np.float32), vessels
+
+
+KINDS = ("usual", "timid", "certain", "near 0", "near 1", "rough", "chance")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bins_lose_less_than_one_in_ten_thousand(kind):
+    probability, vessels = predictions(kind, np.random.default_rng(0))
+    counts = PixelCounts(0.4)
+    counts.update(probability, vessels)
+    exact, binned = metrics.pixel_scores(probability, vessels, threshold=0.4), counts.scores()
+    assert abs(binned["AUC"] - exact["AUC"]) <= counts.error + 1e-12
+    assert abs(binned["AUC"] - exact["AUC"]) < 1e-4
+    assert counts.error < 1e-4 or kind in ("rough", "certain")  # tied in the exact score as well
+    assert abs(binned["AP"] - exact["AP"]) < 1e-4
+    assert {key: binned[key] for key in binned if key not in ("AUC", "AP")} == pytest.approx(
+        {key: exact[key] for key in exact if key not in ("AUC", "AP")}, abs=1e-12, nan_ok=True
+    )
+
+
+def test_the_error_that_is_stated_is_a_bound_where_bins_are_useless():
+    rng = np.random.default_rng(0)
+    vessels = rng.random((1, 5000)) < 0.5
+    probability = (1e-22 * (1 + rng.random((1, 5000)) + vessels)).astype(np.float32)  # all in the lowest bin
+    counts = PixelCounts()
+    counts.update(probability, vessels)
+    exact = metrics.auc(probability, vessels)
+    assert exact > 0.9 and counts.auc() == pytest.approx(0.5)
+    assert counts.error == pytest.approx(0.5) and abs(counts.auc() - exact) <= counts.error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_point_of_the_curves_is_one_of_the_exact_ones(kind):
+    probability, vessels = predictions(kind, np.random.default_rng(1), 20_000)
+    counts = PixelCounts()
+    counts.update(probability, vessels)
+    for threshold, sensitivity in zip(
+        counts.roc_curve().threshold[1::97], counts.roc_curve().sensitivity[1::97], strict=True
+    ):
+        assert sensitivity == pytest.approx(
+            metrics.confusion(probability >= threshold, vessels).sensitivity, abs=1e-12
+        )
+    curve = counts.precision_recall_curve()
+    assert (curve.precision[0], curve.recall[0]) == (1, 0) and curve.recall[-1] == 1
+    chosen, exact = counts.choose_threshold(), metrics.choose_threshold(probability, vessels)
+    dice = [metrics.confusion(probability >= t, vessels).dice for t in (chosen, exact)]
+    assert dice[0] <= dice[1] and dice[1] - dice[0] < 1e-4
+
+
+def test_photographs_one_by_one_and_in_two_halves():
+    rng = np.random.default_rng(2)
+    images = [predictions("usual", rng, 5000) for _ in range(4)]
+    fovs = [rng.random((1, 5000)) > 0.3 for _ in images]
+    whole, halves = PixelCounts(), [PixelCounts(), PixelCounts()]
+    for number, ((probability, vessels), fov) in enumerate(zip(images, fovs, strict=True)):
+        whole.update(probability, vessels, fov)
+        halves[number % 2].update(probability, vessels, fov)
+    halves[0].merge(halves[1])
+    assert halves[0].scores() == whole.scores()
+    assert sum(whole.confusion) == sum(int(fov.sum()) for fov in fovs)
+    with pytest.raises(ValueError, match="thresholds 0.5 and 0.4 cannot be added"):
+        PixelCounts(0.5).merge(PixelCounts(0.4))
+
+
+def test_edges_of_bins_separate_what_is_in_them():
+    edges = streaming.lower_edges()
+    assert edges.shape == (streaming.BINS,) and (np.diff(edges) >= 0).all()
+    rng = np.random.default_rng(3)
+    small = 10 ** (-22 * rng.random(3000))
+    values = np.r_[rng.random(3000), small, 1 - small, 0, 0.5, 1].astype(np.float32)
+    bins = streaming._bins(values)
+    for held in np.unique(bins)[::50]:
+        assert (values >= edges[held]).sum() == (bins >= held).sum()
+
+
+def test_nothing_to_measure_is_nan():
+    counts = PixelCounts()
+    assert np.isnan(counts.auc()) and np.isnan(counts.average_precision()) and np.isnan(counts.error)
+    counts.update(np.full((2, 2), 0.3), np.zeros((2, 2), bool))
+    assert np.isnan(counts.auc())
+    with pytest.raises(DataError, match="no vessel pixel"):
+        counts.choose_threshold()
+    with pytest.raises(DataError, match="lie in 0..1"):
+        counts.update(np.full((2, 2), 1.3), np.zeros((2, 2), bool))
+
+
+def test_a_pool_keeps_few_pixels_and_counts_many():
+    rng = np.random.default_rng(4)
+    images = [predictions("usual", rng, 3000) for _ in range(5)]
+    exact = metrics.pixel_scores(
+        np.stack([p for p, _ in images]), np.stack([v for _, v in images]), threshold=0.5
+    )
+    few, many = Pool(), Pool(most=7000)
+    for probability, vessels in images:
+        few.update(probability, vessels)
+        many.update(probability, vessels)
+    assert few.exact and few.scores() == exact
+    assert not many.exact and many.parts is None
+    assert many.scores() == pytest.approx(exact, abs=1e-4)
+    assert many.scores()["Dice"] == exact["Dice"]
+    segmentations = Pool(most=1)
+    segmentations.update(images[0][0] > 0.5, images[0][1])
+    assert np.isnan(segmentations.scores()["AUC"]) and segmentations.scores()["Dice"] > 0
