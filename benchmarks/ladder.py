@@ -54,7 +54,7 @@ from drive_unet.inference import predict_all
 from drive_unet.losses import Loss, combine
 from drive_unet.metrics import choose_threshold, scores
 from drive_unet.models import SegmentationModel
-from drive_unet.preprocessing import standardise
+from drive_unet.preprocessing import Preprocessing, standardise
 
 UPDATES = 30  # the article's: ten epochs of 20 photographs in batches of eight
 PRESET = PRESETS["laptop"]
@@ -155,6 +155,7 @@ def learn(rung: Rung, photographs: DRIVEDataset, seed: int) -> SegmentationModel
     """A network trained by the rung's recipe."""
     torch.manual_seed(seed)
     model, loss = rung.network(), combine(**dict(rung.loss))
+    model.preprocessing = Preprocessing()  # of this training: the packaged weights were taught another one
     train = photographs.subset(photographs.names, rung.transform)
     if rung.one_cycle:
         budget = {"steps": rung.steps, "batch_size": BATCH, "lr": PRESET.lr, "seed": seed}

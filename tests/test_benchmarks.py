@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from drive_unet import PRESETS, ArticleNet, UNet
 from drive_unet.data import DRIVEDataset, Sample
 from drive_unet.data.find import find_drive
+from drive_unet.preprocessing import Preprocessing
 
 BENCHMARKS = ROOT / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the source archive has no benchmarks")
@@ -180,8 +181,8 @@ def test_photographs_are_normalised_as_a_rung_says(ladder, photographs):
 def test_the_upper_rungs_train_by_fit(ladder, photographs, monkeypatch):
     calls = []
     monkeypatch.setattr(ladder, "fit", lambda model, train, **settings: calls.append(settings))
-    for rung in ladder.rungs(5)[10:]:
-        ladder.learn(rung, photographs, 3)
+    models = [ladder.learn(rung, photographs, 3) for rung in ladder.rungs(5)[10:]]
+    assert {model.preprocessing for model in models} == {Preprocessing()}, "read as they are taught here"
     assert [call["steps"] for call in calls] == [5] * 5 + [2]
     assert all((call["lr"], call["seed"], call["batch_size"]) == (1e-2, 3, 2) for call in calls)
 
