@@ -10,8 +10,9 @@ reference, sensitivity and average precision are nan, and AUC also without any b
 predicted vessel, precision and MCC are nan, while Dice and IoU are 0 as long as the reference holds vessels.
 For clDice see `cldice`.
 
-Ours rather than torchmetrics' or scikit-learn's: exact, pooled inside the field of view, and one sort for
-all scores (20 photographs of DRIVE take a tenth of the time); tested against both.
+Ours rather than torchmetrics': exact likewise, but pooled inside the field of view, and one sort serves all
+scores (AUC and AP of 4.5 million pixels in a quarter of its time, 0.6 s against 2.7 on one core); tested
+against it.
 """
 
 from __future__ import annotations
