@@ -185,13 +185,14 @@ def main(arguments: list[str] | None = None) -> int:
         "--timeout", type=int, default=300, help="seconds a cell may take (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
-    for name in options.names:
-        if not any(notebook.startswith(name) for notebook in NOTEBOOKS):
-            parser.error(f"no notebook begins with {name!r}; there are {', '.join(NOTEBOOKS)}")
-    chosen = [n for n in NOTEBOOKS if not options.names or any(n.startswith(name) for name in options.names)]
-    paths = [ROOT / "notebooks" / f"{name}.ipynb" for name in chosen]
-    if missing := [path.name for path in paths if not path.is_file()]:
+    lessons = [ROOT / "notebooks" / f"{name}.ipynb" for name in NOTEBOOKS]
+    if missing := [path.name for path in lessons if not path.is_file()]:
         parser.error(f"not in notebooks/: {', '.join(missing)}")
+    known = lessons + sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+    for name in options.names:
+        if not any(path.stem.startswith(name) for path in known):
+            parser.error(f"no notebook begins with {name!r}; there are {', '.join(p.stem for p in known)}")
+    paths = [p for p in known if not options.names or any(p.stem.startswith(n) for n in options.names)]
 
     if options.check:
         stale = [path.name for path in paths if not is_executed(nbformat.read(path, as_version=4))]
