@@ -15,20 +15,22 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from drive_unet.preprocessing.prepare import Levels
+
 
 class RandomPatch(v2.Transform):
     """Cut a square patch from anywhere inside the FOV, turned, scaled and flipped at random.
 
-    One resampling of the patch alone does everything, so that nothing is interpolated twice and the rest
-    of the photograph is never touched: bilinear for the image, nearest neighbour for the masks. What lies
-    beyond the photograph becomes 0: black, no vessel, outside the FOV.
+    One resampling does everything, so that nothing is interpolated twice: bilinear for the image, nearest
+    neighbour for the masks. What lies beyond the photograph becomes 0: black, no vessel, outside the FOV.
+    Only the pixels that the patch needs are read and converted, so that a large photograph costs no more.
 
     Resampling blurs a little, and a network that sees nothing but blurred photographs is at a loss before a
     sharp one. So a share of the patches keeps the photograph's own pixels: those are turned by right angles
     and mirrored only.
 
     Args:
-        size: side of the patch, in pixels.
+        size: side of the patch, in pixels. It is float32, in 0..1 also where the photograph is uint8.
         exact: share of the patches, 0..1, that are not resampled.
         rotate: largest turn either way, in degrees.
         scale: range of the magnification; 1 keeps the photograph's own pixels.
@@ -47,7 +49,12 @@ class RandomPatch(v2.Transform):
         self.size, self.exact, self.rotate, self.scale, self.flip = size, exact, rotate, scale, flip
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw centre, angle, magnification and mirror; returns the (1, size, size, 2) sampling grid."""
+        """Draw centre, angle, magnification and mirror.
+
+        Returns:
+            "window", the slices of rows and columns that the patch needs of the photograph, and "grid",
+            (1, size, size, 2) float32, where in this window each pixel of the patch is sampled.
+        """
         fov = [part for part in flat_inputs if isinstance(part, tv_tensors.Mask)][-1:]
         like = next(part for part in flat_inputs if isinstance(part, tv_tensors.Image | tv_tensors.Mask))
         height, width = like.shape[-2:]
@@ -58,32 +65,49 @@ class RandomPatch(v2.Transform):
             angle = math.radians(_uniform(-self.rotate, self.rotate))
             step = math.exp(-_uniform(*map(math.log, self.scale)))  # source pixels per pixel
         mirror = -1.0 if self.flip and torch.rand(()) < 0.5 else 1.0
-        centre = self.size % 2  # of a pixel where the size is odd, between four where it is even
-        reach = step * self.size  # twice the half side, because grid coordinates run from -1 to 1
-        cosine, sine = math.cos(angle), math.sin(angle)
+        # The centre is that of a pixel where the size is odd, between four where it is even.
+        row, column = row + (self.size % 2 - 1) / 2, column + (self.size % 2 - 1) / 2
+        cosine, sine = step * math.cos(angle), step * math.sin(angle)
+        reach = (abs(cosine) + abs(sine)) * (self.size - 1) / 2  # from the centre, along rows and columns
+        window = _window(row, reach, height), _window(column, reach, width)
+        # In grids the window's first edge is at -1, its last at 1; `theta` maps the patch's to those.
+        high, wide = (part.stop - part.start for part in window)
         theta = torch.tensor(
             [
-                [mirror * reach * cosine / width, -reach * sine / width, (2 * column + centre) / width - 1],
-                [mirror * reach * sine / height, reach * cosine / height, (2 * row + centre) / height - 1],
+                [
+                    mirror * cosine * self.size / wide,
+                    -sine * self.size / wide,
+                    (2 * (column - window[1].start) + 1) / wide - 1,
+                ],
+                [
+                    mirror * sine * self.size / high,
+                    cosine * self.size / high,
+                    (2 * (row - window[0].start) + 1) / high - 1,
+                ],
             ],
             device=like.device,
         )
-        return {"grid": F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)}
+        grid = F.affine_grid(theta[None], [1, 1, self.size, self.size], align_corners=False)
+        return {"window": window, "grid": grid}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resample one part of the sample at the drawn grid."""
         if not isinstance(inpt, tv_tensors.Image | tv_tensors.Mask):
             return inpt
-        mode = "bilinear" if isinstance(inpt, tv_tensors.Image) else "nearest"
-        whole = inpt.as_subclass(Tensor)[None]  # (1, C, H, W)
-        patch = F.grid_sample(whole.float(), params["grid"], mode=mode, align_corners=False)[0]
-        return tv_tensors.wrap(patch.to(inpt.dtype), like=inpt)
+        needed = inpt.as_subclass(Tensor)[(..., *params["window"])][None]  # (1, C, h, w)
+        if isinstance(inpt, tv_tensors.Mask):
+            patch = F.grid_sample(needed.float(), params["grid"], mode="nearest", align_corners=False)
+            return tv_tensors.wrap(patch[0].to(inpt.dtype), like=inpt)
+        patch = F.grid_sample(_as_float(needed), params["grid"], mode="bilinear", align_corners=False)
+        return tv_tensors.wrap(patch[0], like=inpt)
 
 
 class RandomColour(v2.Transform):
     """Another flash, another eye, another sensor: gain and gamma of each channel, contrast, noise.
 
-    Black stays black, so that the dark surround of the FOV is kept.
+    Black stays black, so that the dark surround of the FOV is kept. The photograph's `levels` are changed as
+    its patch is, so that the patch can be standardised by the whole of the changed photograph; noise is left
+    out there, which adds less than 1 % to the standard deviation.
 
     Args:
         gain: largest relative change of a channel's brightness.
@@ -95,18 +119,30 @@ class RandomColour(v2.Transform):
         super().__init__()
         self.gain, self.gamma, self.noise = gain, gamma, noise
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Change an image (…, C, H, W) float 0..1; masks and everything else pass untouched."""
-        if not isinstance(inpt, tv_tensors.Image):
-            return inpt
-        image = inpt.as_subclass(Tensor)
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw "exponent" and "gain", (..., C, 1, 1), and "noise", a standard deviation, for the image."""
+        image = next((part for part in flat_inputs if isinstance(part, tv_tensors.Image)), None)
+        if image is None:
+            return {}
         channels = (*image.shape[:-2], 1, 1)
         spread = torch.empty(channels, device=image.device).uniform_(-1, 1)
         shared = _uniform(-1, 1)  # half of the change is common to all channels
         exponent = torch.exp((spread + shared) / 2 * math.log1p(self.gamma))
         gain = 1 + self.gain * torch.empty(channels, device=image.device).uniform_(-1, 1)
+        return {"exponent": exponent, "gain": gain, "noise": _uniform(0, self.noise)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Change an image (…, C, H, W), uint8 or float 0..1, and its levels; masks and all else pass."""
+        if not params or not isinstance(inpt, tv_tensors.Image | Levels):
+            return inpt
+        exponent, gain = params["exponent"], params["gain"]
+        if isinstance(inpt, Levels):  # (..., C, 256, 2)
+            share, value = inpt.as_subclass(Tensor).unbind(dim=-1)
+            changed = gain[..., 0] * value.clamp(min=1e-4) ** exponent[..., 0]
+            return tv_tensors.wrap(torch.stack([share, changed.clamp(0, 1)], dim=-1), like=inpt)
+        image = _as_float(inpt.as_subclass(Tensor))
         changed = gain * image.clamp(min=1e-4) ** exponent
-        changed = changed + _uniform(0, self.noise) * torch.randn_like(image) * (image > 0.1)
+        changed = changed + params["noise"] * torch.randn_like(image) * (image > 0.1)
         return tv_tensors.wrap(changed.clamp(0, 1), like=inpt)
 
 
@@ -117,6 +153,16 @@ def training_transform(size: int = 256) -> v2.Compose:
 
 def _uniform(low: float, high: float) -> float:
     return low + (high - low) * torch.rand(()).item()
+
+
+def _as_float(image: Tensor) -> Tensor:
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def _window(centre: float, reach: float, length: int) -> slice:
+    """The pixels up to `reach` from `centre`, with those that interpolation needs, that there are."""
+    first = min(max(math.floor(centre - reach) - 1, 0), length - 1)
+    return slice(first, max(min(math.ceil(centre + reach) + 2, length), first + 1))
 
 
 def _random_pixel(fov: Tensor | None, height: int, width: int) -> tuple[int, int]:

@@ -1,11 +1,15 @@
 """Augmentation moves image, vessels and FOV together, and draws from the seed alone."""
 
+import math
+
 import pytest
 import torch
+from torch.nn import functional as F
 from torchvision import tv_tensors
 
 from drive_unet.augmentation import RandomColour, RandomPatch, training_transform
 from drive_unet.data import Sample
+from drive_unet.preprocessing import levels, standardise
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def test_image_and_masks_move_together(sample, seed):
     torch.manual_seed(seed)
     patch = RandomPatch(64)(sample)
     assert isinstance(patch, Sample)
-    assert [tuple(part.shape) for part in patch] == [(3, 64, 64), (1, 64, 64), (1, 64, 64)]
+    assert [tuple(part.shape) for part in patch[:3]] == [(3, 64, 64), (1, 64, 64), (1, 64, 64)]
     assert (patch.image.dtype, patch.vessels.dtype, patch.fov.dtype) == (
         torch.float32,
         torch.uint8,
@@ -133,3 +137,70 @@ def test_the_seed_decides(sample):
 def test_a_sample_without_labels_is_cut_too(sample):
     patch = RandomPatch(32)(sample._replace(vessels=None))
     assert patch.vessels is None and patch.image.shape == (3, 32, 32)
+
+
+def whole(sample, size, seed, options):
+    """The patch that the same drawn numbers give by resampling the whole photograph at once."""
+    torch.manual_seed(seed)
+    height, width = sample.image.shape[-2:]
+    while True:
+        row, column = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        if sample.fov[0, row, column]:
+            break
+    if torch.rand(()) < options["exact"]:
+        angle, step = math.pi / 2 * int(torch.randint(4, ())), 1.0
+    else:
+        angle = math.radians(-180 + 360 * torch.rand(()).item())
+        step = math.exp(-(math.log(0.8) + (math.log(1.25) - math.log(0.8)) * torch.rand(()).item()))
+    mirror = -1.0 if torch.rand(()) < 0.5 else 1.0
+    reach, odd = step * size, size % 2
+    cosine, sine = math.cos(angle), math.sin(angle)
+    theta = torch.tensor(
+        [
+            [mirror * reach * cosine / width, -reach * sine / width, (2 * column + odd) / width - 1],
+            [mirror * reach * sine / height, reach * cosine / height, (2 * row + odd) / height - 1],
+        ]
+    )
+    grid = F.affine_grid(theta[None], [1, 1, size, size], align_corners=False)
+    image = sample.image.as_subclass(torch.Tensor)[None] / 255
+    return F.grid_sample(image, grid, align_corners=False)[0]
+
+
+@pytest.mark.parametrize("size", [33, 64, 250])
+@pytest.mark.parametrize("exact", [0, 1])
+def test_a_patch_cut_from_bytes_is_that_of_the_whole_photograph(sample, size, exact):
+    """Sizes reach from well inside the photograph to beyond it on all sides."""
+    stored = sample._replace(image=tv_tensors.Image((sample.image * 255).to(torch.uint8)))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        patch = RandomPatch(size, exact=exact)(stored)
+        assert patch.image.dtype == torch.float32
+        expected = whole(stored, size, seed, {"exact": exact})
+        torch.testing.assert_close(patch.image.as_subclass(torch.Tensor), expected, atol=2e-3, rtol=0)
+
+
+def test_a_patch_needs_few_pixels_of_a_large_photograph():
+    image = tv_tensors.Image(torch.zeros(3, 3000, 2000, dtype=torch.uint8))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        rows, columns = RandomPatch(64, exact=0.5).make_params([image])["window"]
+        assert 0 <= rows.start < rows.stop <= 3000 and 0 <= columns.start < columns.stop <= 2000
+        assert max(rows.stop - rows.start, columns.stop - columns.start) <= 64 * 1.25 * 2**0.5 + 4
+
+
+def test_a_patch_is_standardised_by_the_whole_of_its_changed_photograph(sample):
+    stored = (sample.image * 255).to(torch.uint8)
+    fov = sample.fov[0].bool().numpy()
+    known = levels(stored.numpy().transpose(1, 2, 0), fov)
+    photograph = sample._replace(image=tv_tensors.Image(stored), levels=known)
+    before = known.clone()
+    for seed in range(5):
+        torch.manual_seed(seed)
+        changed = RandomColour(noise=0)(photograph)
+        assert not torch.equal(changed.levels, before) and torch.equal(known, before)
+        by_levels = standardise(changed.image, changed.fov, changed.levels)
+        torch.testing.assert_close(by_levels, standardise(changed.image, changed.fov), atol=1e-3, rtol=1e-3)
+        torch.manual_seed(seed)
+        patch = training_transform(32)(photograph)
+        assert patch.levels.shape == (3, 256, 2)
+        torch.testing.assert_close(patch.levels[..., 0], before[..., 0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import pickle
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -33,13 +35,14 @@ from torch.utils.data import DataLoader
 from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
-from drive_unet.data import DRIVEDataset, Sample, folds, load_drive, read_image, read_mask
+from drive_unet.data import DRIVEDataset, Sample, collate, folds, load_drive, read_image, read_mask
 from drive_unet.data.painted import painted_dataset
 from drive_unet.data.pairing import match, pair_folders
+from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.painter.eye import Ingredients
 from drive_unet.painter.painting import paint
-from drive_unet.preprocessing import detect_fov
+from drive_unet.preprocessing import Levels, detect_fov
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -271,8 +274,9 @@ def test_sample(small):
     assert isinstance(sample.image, tv_tensors.Image)
     assert isinstance(sample.vessels, tv_tensors.Mask)
     assert isinstance(sample.fov, tv_tensors.Mask)
-    assert [part.dtype for part in sample] == [torch.float32, torch.uint8, torch.uint8]
-    assert [tuple(part.shape) for part in sample] == [(3, *SIZE), (1, *SIZE), (1, *SIZE)]
+    assert isinstance(sample.levels, Levels)
+    assert [part.dtype for part in sample] == [torch.float32, torch.uint8, torch.uint8, torch.float32]
+    assert [tuple(part.shape) for part in sample] == [(3, *SIZE), (1, *SIZE), (1, *SIZE), (3, 256, 2)]
     np.testing.assert_array_equal((sample.image * 255).round().numpy(), photograph(23).transpose(2, 0, 1))
     np.testing.assert_array_equal(sample.vessels[0].numpy(), tree(23))
     np.testing.assert_array_equal(sample.fov[0].numpy(), disc())
@@ -283,7 +287,7 @@ def test_names_are_sorted_and_the_article_s_arguments_work(small, tmp_path):
     assert small.names == ["21", "22", "23", "24", "25", "26"]
     assert len(small) == 6
     assert small.has_labels
-    assert small.second_observer == [None] * 6
+    assert list(small.second_observer) == [None] * 6
     again = DRIVEDataset(
         image_dir=str(tmp_path / "training/images"),
         mask_dir=tmp_path / "training/1st_manual",
@@ -349,7 +353,13 @@ def test_transforms_move_everything_together(tmp_path, transform):
 
 def test_colour_transforms_leave_masks_alone(small):
     plain = small[1]
-    small.transform = v2.Compose([v2.ColorJitter(0.4, 0.4), v2.Normalize([0.5] * 3, [0.2] * 3)])
+    small.transform = v2.Compose(
+        [
+            v2.ColorJitter(0.4, 0.4),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.2] * 3),
+        ]
+    )
     changed = small[1]
     assert not torch.equal(changed.image, plain.image)
     assert torch.equal(changed.vessels, plain.vessels)
@@ -365,23 +375,39 @@ def test_transforms_that_know_no_masks_are_refused(small):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_data_loader_batches_samples(small, workers):
-    batches = list(DataLoader(small, batch_size=4, num_workers=workers))
+    batches = list(DataLoader(small, batch_size=4, num_workers=workers, collate_fn=collate))
     assert [type(batch) for batch in batches] == [Sample, Sample]
-    assert [tuple(part.shape) for part in batches[0]] == [(4, 3, *SIZE), (4, 1, *SIZE), (4, 1, *SIZE)]
-    assert [part.dtype for part in batches[1]] == [torch.float32, torch.uint8, torch.uint8]
+    shapes = [(4, 3, *SIZE), (4, 1, *SIZE), (4, 1, *SIZE), (4, 3, 256, 2)]
+    assert [tuple(part.shape) for part in batches[0]] == shapes
+    assert [part.dtype for part in batches[1]] == [torch.float32, torch.uint8, torch.uint8, torch.float32]
     assert torch.equal(batches[1].image[1], small[5].image)
 
 
 def test_unlabelled_photographs_are_batched_too(official):
     data = DRIVEDataset(official / "test" / "images")
     assert not data.has_labels
-    assert data[0].vessels is None and data.vessels == [None] * len(data)
+    assert data[0].vessels is None and list(data.vessels) == [None] * len(data)
     data.transform = v2.RandomHorizontalFlip(p=1.0)
     assert data[0].vessels is None
-    batch = next(iter(DataLoader(data, batch_size=3)))
+    batch = next(iter(DataLoader(data, batch_size=3, collate_fn=collate)))
     assert isinstance(batch, Sample)
     assert batch.vessels is None
     assert batch.image.shape == (3, 3, *SIZE)
+
+
+def test_what_does_not_fit_into_one_batch_is_told(small):
+    with pytest.raises(DataError, match="only 1 of the 2 samples of this batch have vessels"):
+        collate([small[0], small[1]._replace(vessels=None)])
+    with pytest.raises(DataError, match=r"image of .*RandomPatch"):
+        collate([small[0], v2.CenterCrop(20)(small[1])])
+
+
+def test_importing_the_package_changes_nothing_of_pytorch():
+    code = (
+        "from torch.utils.data._utils.collate import default_collate_fn_map as known; before = dict(known);"
+        "import drive_unet.data.dataset; assert known == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_datasets_can_be_sent_to_other_processes(small):
@@ -397,10 +423,60 @@ def test_subset_shares_what_is_decoded(small):
     assert part.names == ["24", "22"]
     assert part.transform is None
     assert small.subset([0, -1, np.int64(2)], transform=flip).names == ["21", "26", "23"]
-    assert part._photographs[0].image.data_ptr() == small._photographs[3].image.data_ptr()
+    assert part._photographs[0] is small._photographs[3]
     for wrong in ("27", 6, -7):
         with pytest.raises(ValueError, match="there is no photograph"):
             small.subset([wrong])
+
+
+def test_transforms_get_the_stored_pixels_and_must_not_write_into_them(small):
+    got = []
+    small.transform = lambda sample: got.append(sample) or sample
+    item = small[1]
+    assert got[0].image.dtype == torch.uint8
+    np.testing.assert_array_equal(got[0].image.numpy().transpose(1, 2, 0), photograph(22))
+    item.fov.zero_(), item.levels.zero_()
+    assert small[1].fov.any() and small[1].levels.any()
+
+    def wipe(sample):
+        sample.fov[:, :3].zero_()
+        return sample
+
+    small.transform = wipe
+    with pytest.raises(TypeError, match="wrote into the stored photograph 22.*inplace=False"):
+        small[1]
+
+
+def test_fingerprints_are_of_the_pixels(small, tmp_path):
+    for number, name in ((23, "else"), (99, "new")):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        Image.fromarray(photograph(number)).save(tmp_path / "other" / f"{name}.png")
+    other = DRIVEDataset(tmp_path / "other")
+    assert other.shared_with(small) == ["else"] and small.shared_with(other) == ["23"]
+    assert other.marks["else"] == small.fingerprints[2] == small.subset(["23"]).fingerprints[0]
+    assert small.identity != small.subset(range(5)).identity
+
+
+def test_a_subset_of_many_names_looks_each_up_once(monkeypatch):
+    """Counted, not timed: comparing names with each other would take n * n / 2 of these."""
+
+    class Name(str):
+        compared = 0
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    names = [Name(f"photograph {number}") for number in range(2000)]
+    decoded = Decoded(
+        torch.zeros(3, 2, 2, dtype=torch.uint8), None, torch.ones(1, 2, 2, dtype=torch.uint8), None
+    )
+    data = DRIVEDataset.from_decoded(names, [decoded] * len(names))
+    part = data.subset(Name(name) for name in reversed(names))
+    assert part.names == names[::-1]
+    assert Name.compared < 5 * len(names)
 
 
 def test_fov_masks_of_drive_are_found_beside_the_images(tmp_path):

@@ -17,10 +17,13 @@ from torch.utils.data import DataLoader
 
 from drive_unet import DRIVEDataset, PaintedStream, UNet, fit, presets
 from drive_unet.augmentation import training_transform
+from drive_unet.errors import DataError
 from drive_unet.painter import painting
 from drive_unet.painter import store as embedded
 from drive_unet.painter.eye import AS_USUAL, Ingredients, draw_eye
 from drive_unet.painter.painting import Fundus
+from drive_unet.preprocessing import Preprocessing
+from drive_unet.training.provenance import seen
 
 SIZE = (48, 52)
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
@@ -86,7 +89,7 @@ def test_an_item_is_a_painted_eye_of_its_own_seed():
     mix = Ingredients(lesions=0, noise=0.5)
     eye = painting.paint(embedded.image_seed(3, 1_000_000), mix=mix)
     stream = PaintedStream(1, seed=3, mix=mix)
-    image, vessels, fov = stream[0]
+    image, vessels, fov, _ = stream[0]
     np.testing.assert_allclose(image.numpy().transpose(1, 2, 0) * 255, eye.image, atol=1e-4)
     assert (image.dtype, vessels.dtype, fov.dtype) == (torch.float32, torch.uint8, torch.uint8)
     np.testing.assert_array_equal(vessels[0].numpy() > 0, eye.vessels)
@@ -158,15 +161,28 @@ def test_names_labels_length_and_order_need_no_painting(nothing_painted):
         stream[0]
 
 
-def test_fingerprints_tell_seeds_strengths_and_painters_apart(nothing_painted, monkeypatch):
-    first = PaintedStream(20, seed=0).fingerprints
-    assert all(re.fullmatch("[0-9a-f]{16}", mark) for mark in first)
-    assert PaintedStream(30, seed=0, at_once=3, reuse=2, threads=1).fingerprints[:20] == first
-    others = [PaintedStream(20, seed=1), PaintedStream(20, mix=Ingredients(lesions=0))]
-    marks = [first, *(other.fingerprints for other in others)]
+def test_fingerprints_are_of_the_eyes_pixels(painter):
+    stream = PaintedStream(4, seed=0)
+    assert stream.marks == {}
+    eyes = stream.subset([0, 2])
+    assert stream.marks == {}  # none of the stream itself was read
+    stream[2]
+    assert stream.marks == {"streamed-0-2": eyes.fingerprints[1]}
+    assert eyes.shared_with(stream) == ["streamed-0-2"]
+    assert stream.fingerprints[::2] == eyes.fingerprints
+    assert all(re.fullmatch("[0-9a-f]{16}", mark) for mark in stream.fingerprints)
+    assert len(set(stream.fingerprints)) == 4
+    assert list(stream.marks) == ["streamed-0-2"]
+
+
+def test_the_identity_tells_seeds_strengths_and_painters_apart(nothing_painted, monkeypatch):
+    first = PaintedStream(20, seed=0).identity
+    assert PaintedStream(20, seed=0, at_once=3, reuse=2, threads=1).identity == first
+    others = [PaintedStream(20, seed=1), PaintedStream(21), PaintedStream(20, mix=Ingredients(lesions=0))]
+    marks = [first, *(other.identity for other in others)]
     monkeypatch.setattr(painting, "VERSION", painting.VERSION + 1)
-    marks.append(PaintedStream(20, seed=0).fingerprints)
-    assert len(set().union(*marks)) == 4 * 20
+    marks.append(PaintedStream(20, seed=0).identity)
+    assert len(set(marks)) == 5
 
 
 # ---------------------------------------------------------------------- order
@@ -247,16 +263,18 @@ def test_an_eye_that_was_forgotten_is_painted_again_equally(painter):
     assert painter.seeds.count(embedded.image_seed(0, 1_000_000)) == 2
 
 
-def test_a_transform_may_write_into_its_sample(painter):
-    def wipe(sample):
-        for part in sample:
-            part.zero_()
-        return sample
+def test_a_transform_must_not_write_into_its_sample(painter):
+    stream = PaintedStream(2, transform=lambda sample: sample._replace(fov=sample.fov.zero_()))
+    with pytest.raises(TypeError, match="wrote into the stored photograph streamed-0-0"):
+        stream[0]
 
-    stream = PaintedStream(2, transform=wipe)
-    assert not stream[0].vessels.any()
-    stream.transform = None
-    assert stream[0].vessels.any() and stream[0].image.any()
+
+def test_a_stream_at_another_scale_has_the_same_fingerprints(painter):
+    stream = PaintedStream(3)
+    half = stream.prepared(Preprocessing(fov_width=26))
+    assert type(half) is PaintedStream and half.prepared(Preprocessing(fov_width=26)) is half
+    assert half[1].image.shape == (3, 24, 26) and half[1].vessels.shape == (1, 24, 26)
+    assert stream.marks == half.marks == {"streamed-0-1": stream.fingerprints[1]}
 
 
 # ---------------------------------------------------------------------- subsets
@@ -264,7 +282,7 @@ def test_a_transform_may_write_into_its_sample(painter):
 
 def test_some_of_the_eyes(painter):
     stream = PaintedStream(6, at_once=2, transform=lambda sample: None)
-    part = stream.subset(["streamed-0-4", "streamed-0-1"], transform=lambda sample: sample.image)
+    part = stream.subset(["streamed-0-4", "streamed-0-1"], transform=lambda sample: sample.image / 255)
     assert isinstance(part, DRIVEDataset) and len(part) == 2
     assert part.names == ["streamed-0-4", "streamed-0-1"]
     stream.transform = None
@@ -286,13 +304,14 @@ def test_a_network_learns_from_some_of_the_eyes(painter):
 
 def test_all_of_the_eyes_stay_a_stream_and_share_what_is_painted(painter):
     stream = PaintedStream(4, at_once=2, reuse=3, mix=Ingredients(light=2))
-    view = stream.subset(stream.names, transform=lambda sample: sample.image)
+    view = stream.subset(stream.names, transform=lambda sample: sample.image / 255)
     assert painter.seeds == []
     assert type(view) is PaintedStream
     assert stream.transform is None
     assert torch.equal(view.order(50, 1), stream.order(50, 1))
-    assert view.fingerprints == stream.fingerprints
+    assert view.identity == stream.identity
     assert torch.equal(view[0], stream[0].image)
+    assert view.marks == stream.marks and len(view.marks) == 1
     assert painter.seeds.count(embedded.image_seed(0, 1_000_000)) == 1
 
 
@@ -337,7 +356,9 @@ def test_training_takes_the_patches_in_the_streams_order(painter):
     fit(network(), stream.subset(stream.names, cut), steps=10, seed=4, **SMALL)
     expected = stream.order(20, 4).tolist()
     assert len(taken) == 20
-    assert all(torch.equal(image, stream[eye].image) for image, eye in zip(taken, expected, strict=True))
+    assert all(
+        torch.equal(image / 255, stream[eye].image) for image, eye in zip(taken, expected, strict=True)
+    )
 
 
 class Broken(Exception):
@@ -365,6 +386,7 @@ def test_resuming_ends_where_an_unbroken_run_ends(painter, tmp_path, average):
     resumed = network()
     run = fit(resumed, PaintedStream(5, at_once=2, reuse=2), out=tmp_path, resume=True, **options)
     assert run.history == whole.history
+    assert resumed.notes["trained_on"] == unbroken.notes["trained_on"]
     assert torch.equal(weights(resumed), weights(unbroken))
 
     other = PaintedStream(5, at_once=2, reuse=2, mix=Ingredients(lesions=0))
@@ -372,11 +394,25 @@ def test_resuming_ends_where_an_unbroken_run_ends(painter, tmp_path, average):
         fit(network(), other, out=tmp_path, resume=True, **options)
 
 
-def test_weights_know_the_stream_they_learned_from(painter):
-    model, stream = network(), PaintedStream(3, seed=6)
-    fit(model, stream, steps=1, **SMALL)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_weights_know_the_eyes_that_they_learned_from_by_pixels(painter, workers):
+    if workers and multiprocessing.get_start_method() != "fork":
+        pytest.skip("a stand-in painter needs a fork")
+    model, stream = network(), PaintedStream(6, seed=6, at_once=2, reuse=1)
+    fit(model, stream, steps=2, num_workers=workers, **SMALL)  # of two patches each
     record = model.notes["trained_on"]
-    assert (record["names"], record["fingerprints"]) == (stream.names, stream.fingerprints)
+    eyes = stream.subset(range(4))
+    assert (record["names"], record["fingerprints"]) == (eyes.names, eyes.fingerprints)
+    assert seen(model.notes, stream) == eyes.names  # under whatever name:
+    assert seen(model.notes, DRIVEDataset.from_decoded(["a"], [eyes._photographs[0].read()])) == ["a"]
+
+
+def test_an_eye_of_the_stream_is_refused_for_validation(painter):
+    stream = PaintedStream(6, at_once=2, reuse=1)
+    unused, used = stream.subset([5]), stream.subset([1])
+    fit(network(), PaintedStream(6, at_once=2, reuse=1), unused, steps=2, **SMALL)
+    with pytest.raises(DataError, match="streamed-0-1 are in both training and validation"):
+        fit(network(), stream, used, steps=2, **SMALL)
 
 
 def test_a_stream_is_refused_where_thresholds_would_need_all_of_it(painter):

@@ -1,7 +1,6 @@
 from .archives import unpack as unpack
 from .cache import cache_folder as cache_folder
 from .dataset import DRIVEDataset as DRIVEDataset
-from .dataset import Sample as Sample
 from .drive import Drive as Drive
 from .drive import folds as folds
 from .drive import load_drive as load_drive
@@ -21,3 +20,5 @@ from .pairing import Pair as Pair
 from .reading import read_image as read_image
 from .reading import read_mask as read_mask
 from .reading import read_prediction as read_prediction
+from .sample import Sample as Sample
+from .sample import collate as collate

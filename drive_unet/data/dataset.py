@@ -5,36 +5,21 @@ from __future__ import annotations
 import hashlib
 import operator
 import re
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch.utils.data._utils.collate import default_collate_fn_map
 from torchvision import tv_tensors
 
-from drive_unet.data.pairing import FOV, Pair, child, images, pair_folders
-from drive_unet.data.reading import Decoded, read_photograph
+from drive_unet.data.pairing import FOV, Pair, child, images, listed, pair_folders
+from drive_unet.data.reading import Decoded
+from drive_unet.data.sample import Sample, finished
+from drive_unet.data.store import InMemory, Stored, each, open_photographs, prepare_all
 from drive_unet.errors import DataError
-
-
-class Sample(NamedTuple):
-    """One photograph as a network gets it.
-
-    Attributes:
-        image: (3, H, W) float32 in 0..1, RGB.
-        vessels: (1, H, W) uint8 in {0, 1}; None where there are no labels.
-        fov: (1, H, W) uint8 in {0, 1}, 1 inside the field of view.
-    """
-
-    image: tv_tensors.Image
-    vessels: tv_tensors.Mask | None
-    fov: tv_tensors.Mask
-
+from drive_unet.preprocessing.prepare import Preprocessing
 
 # --------------------------------------------------------------------------------------------------- datasets
 
@@ -50,15 +35,21 @@ def _fov_beside(image_dir: Path, mask_dir: Path | None) -> Path | None:
 
 
 class DRIVEDataset(Dataset):
-    """Photographs with vessel labels and fields of view, decoded once and kept in memory.
+    """Photographs with vessel labels and fields of view.
+
+    Sets of up to 512 MB are decoded once and kept in memory; of larger ones a photograph is decoded when it
+    is read, and `prepared` keeps them in the cache folder, ready for training.
 
     Items are `Sample`s after `transform`, which may be anything from `torchvision.transforms.v2`: image,
-    vessels and field of view then move together, the masks by nearest neighbour.
+    vessels and field of view then move together, the masks by nearest neighbour. It is given the stored
+    pixels themselves, uint8 in 0..255, and must not write into them; an image that is uint8 still afterwards
+    becomes float32 in 0..1. Where a transform needs floats (as `v2.Normalize` does), let
+    `v2.ToDtype(torch.float32, scale=True)` come before.
 
     Args:
         image_dir: folder of the photographs, such as training/images.
         mask_dir: folder of the vessel labels, such as training/1st_manual; None where there are none.
-        transform: called with a Sample, returns a Sample.
+        transform: called with a Sample of uint8, returns a Sample.
         fov_dir: folder of the field-of-view masks. None takes DRIVE's own (`mask/21_training_mask.gif`) where
             they lie beside `image_dir`, and else finds the field of view in the photographs.
         second_dir: folder of a second observer's vessel labels.
@@ -67,7 +58,8 @@ class DRIVEDataset(Dataset):
         names: the photographs' numbers or names, sorted.
 
     Raises:
-        DataError: if files are missing, damaged, of different sizes, or not what they are taken for.
+        DataError: if files are missing, damaged, of different sizes, or not what they are taken for. In
+            sets too large for memory, what a file's header does not tell is raised when it is first read.
     """
 
     def __init__(
@@ -92,7 +84,7 @@ class DRIVEDataset(Dataset):
                 f"{error.filename or image_dir} cannot be read ({error.strerror or error}): give yourself "
                 "permission to read this folder"
             ) from error
-        self._fill([pair.name for pair in pairs], [read_photograph(pair) for pair in pairs], transform)
+        self._fill([pair.name for pair in pairs], open_photographs(pairs), transform)
 
     @classmethod
     def from_pairs(
@@ -100,16 +92,22 @@ class DRIVEDataset(Dataset):
     ) -> DRIVEDataset:
         """The dataset of photographs that `find_drive` paired; it may be empty. `smooth`: see `read_mask`."""
         pairs = list(pairs)
-        photographs = [read_photograph(pair, smooth=smooth) for pair in pairs]
-        return cls._of([pair.name for pair in pairs], photographs, transform)
+        return cls._of([pair.name for pair in pairs], open_photographs(pairs, smooth=smooth), transform)
 
     @classmethod
-    def _of(cls, names: list[str], photographs: list[Decoded], transform: Callable | None) -> DRIVEDataset:
+    def from_decoded(
+        cls, names: Iterable[str], photographs: Iterable[Decoded], transform: Callable | None = None
+    ) -> DRIVEDataset:
+        """The dataset of photographs that are decoded already, or were never in a file."""
+        return cls._of(list(names), [InMemory(decoded) for decoded in photographs], transform)
+
+    @classmethod
+    def _of(cls, names: list[str], photographs: Sequence[Stored], transform: Callable | None) -> DRIVEDataset:
         dataset = cls.__new__(cls)
         dataset._fill(names, photographs, transform)
         return dataset
 
-    def _fill(self, names: list[str], photographs: list[Decoded], transform: Callable | None) -> None:
+    def _fill(self, names: list[str], photographs: Sequence[Stored], transform: Callable | None) -> None:
         self.names = names
         self._photographs = photographs
         self.transform = transform
@@ -131,32 +129,64 @@ class DRIVEDataset(Dataset):
     @property
     def has_labels(self) -> bool:
         """Whether there are photographs, all of them with vessel labels."""
-        return bool(self._photographs) and all(
-            photograph.vessels is not None for photograph in self._photographs
-        )
+        return bool(self._photographs) and all(photograph.has_labels for photograph in self._photographs)
 
     @property
-    def vessels(self) -> list[np.ndarray | None]:
-        """The vessels of each photograph as taken, (H, W) bool, or None where there are no labels."""
-        return [None if vessels is None else vessels[0].numpy() > 0 for _, vessels, *_ in self._photographs]
+    def vessels(self) -> Sequence[np.ndarray | None]:
+        """The vessels of each photograph, (H, W) bool, or None without labels; read when asked for."""
+        return _Masks(self._photographs, "vessels")
 
     @property
-    def fovs(self) -> list[np.ndarray]:
-        """The field of view of each photograph as taken, (H, W) bool."""
-        return [photograph.fov[0].numpy() > 0 for photograph in self._photographs]
+    def fovs(self) -> Sequence[np.ndarray]:
+        """The field of view of each photograph, (H, W) bool; read when asked for."""
+        return _Masks(self._photographs, "fov")
 
     @property
-    def second_observer(self) -> list[np.ndarray | None]:
-        """The second observer's vessels of each photograph, (H, W) bool, or None where there are none."""
-        return [photograph.second for photograph in self._photographs]
+    def second_observer(self) -> Sequence[np.ndarray | None]:
+        """The second observer's vessels of each photograph, (H, W) bool, or None; read when asked for."""
+        return _Masks(self._photographs, "second")
 
-    @cached_property
+    @property
     def fingerprints(self) -> list[str]:
-        """16 hexadecimal digits of each photograph's pixels; the same for equal photographs."""
-        return [
-            hashlib.sha256(f"{tuple(image.shape)}".encode() + image.numpy().tobytes()).hexdigest()[:16]
-            for image, *_ in self._photographs
-        ]
+        """16 hexadecimal digits of the pixels of each photograph as taken; the same for equal photographs.
+
+        They see through other names and other compression without loss. They do not see that a photograph is
+        a copy that was resized, turned, or compressed again with loss: its pixels are others.
+        """
+        return each(lambda photograph: photograph.fingerprint, self._photographs, "reading")
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Fingerprints by name: of all photographs, or of those eyes of a stream that were read so far."""
+        return dict(zip(self.names, self.fingerprints, strict=True))
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits for the whole set in its order, without its transform."""
+        return hashlib.sha256("".join(self.fingerprints).encode()).hexdigest()[:16]
+
+    def shared_with(self, other: DRIVEDataset) -> list[str]:
+        """The names of those photographs that another set holds too, under whatever name; see `marks`."""
+        known = set(other.marks.values())
+        return [name for name, mark in self.marks.items() if mark in known]
+
+    def prepared(self, preprocessing: Preprocessing) -> DRIVEDataset:
+        """The photographs at the scale that a network works at, ready for training; itself if they are.
+
+        Sets too large for memory are kept, rescaled, in the cache folder (about 1.5 MB a photograph at
+        DRIVE's scale) and mapped from there by any number of processes; what is there need not be decoded
+        again. Delete the folder `prepared` in it whenever you like.
+
+        Args:
+            preprocessing: the network's record, ``model.preprocessing``.
+
+        Raises:
+            DataError: if a photograph is not as it should be, or the cache folder cannot be written.
+        """
+        photographs = prepare_all(self._photographs, preprocessing)
+        if all(map(operator.is_, photographs, self._photographs)):
+            return self
+        return DRIVEDataset._of(self.names, photographs, self._transform)
 
     def order(self, length: int, seed: int) -> Tensor:
         """Indices (length,) int64 of the photographs for `length` patches: each once, shuffled, and again."""
@@ -168,49 +198,84 @@ class DRIVEDataset(Dataset):
         return len(self._photographs)
 
     def __getitem__(self, index: int) -> Sample:
-        image, vessels, fov, _ = self._photographs[index]
+        photograph = self._photographs[index]
+        image, vessels, fov, _ = photograph.read()
+        stored = [part for part in (image, vessels, fov) if part is not None]
         sample = Sample(
-            # By NumPy: where cores are shared, PyTorch's threads wait for each other longer than that takes.
-            tv_tensors.Image(torch.from_numpy(np.divide(image.numpy(), np.float32(255), dtype=np.float32))),
-            None if vessels is None else tv_tensors.Mask(torch.from_numpy(vessels.numpy().copy())),
-            tv_tensors.Mask(torch.from_numpy(fov.numpy().copy())),  # copied: transforms may write into them
+            tv_tensors.Image(image),
+            None if vessels is None else tv_tensors.Mask(vessels),
+            tv_tensors.Mask(fov),
+            tv_tensors.wrap(photograph.levels.as_subclass(Tensor).clone(), like=photograph.levels),
         )
-        return sample if self._transform is None else self._transform(sample)
+        if self._transform is not None:
+            before = [part._version for part in stored]  # counts writing, into views of it as well
+            sample = self._transform(sample)
+            if before != [part._version for part in stored]:
+                raise TypeError(
+                    f"the transform wrote into the stored photograph {self.names[index]}, which is damaged "
+                    "now: load the dataset again, with a transform that changes a copy (inplace=False)"
+                )
+        return finished(sample, stored) if isinstance(sample, Sample) else sample
 
     def __repr__(self) -> str:
         labels = "with" if self.has_labels else "without"
-        return f"DRIVEDataset({len(self)} photographs {labels} vessel labels: {' '.join(self.names)})"
+        names = self.names if len(self) <= 100 else [self.names[0], "to", self.names[-1]]
+        return f"DRIVEDataset({len(self)} photographs {labels} vessel labels: {' '.join(names)})"
 
-    def subset(self, which: Iterable[str | int], transform: Callable | None = None) -> DRIVEDataset:
+    def subset(self, photographs: Iterable[str | int], transform: Callable | None = None) -> DRIVEDataset:
         """The dataset of some of the photographs; what is decoded is shared, not copied.
 
         Args:
-            which: names, or indices, in the order wanted.
+            photographs: names, or indices, in the order wanted.
             transform: of the new dataset; it does not inherit this one's.
 
         Raises:
             ValueError: if there is no such photograph.
         """
-        indices = [self._index(key) for key in which]
-        photographs = [self._photographs[i] for i in indices]
-        return DRIVEDataset._of([self.names[i] for i in indices], photographs, transform)
+        indices = self._indices(photographs)
+        return DRIVEDataset._of(
+            [self.names[i] for i in indices], [self._photographs[i] for i in indices], transform
+        )
 
-    def _index(self, key: str | int) -> int:
+    def _indices(self, keys: Iterable[str | int]) -> list[int]:
+        numbers = {
+            name: index for index, name in reversed(list(enumerate(self.names)))
+        }  # of a name the first
+        return [self._index(key, numbers) for key in keys]
+
+    def _index(self, key: str | int, numbers: dict[str, int]) -> int:
         if isinstance(key, str):
-            if key not in self.names:
+            if key not in numbers:
                 raise ValueError(
-                    f"there is no photograph named {key!r}: the names are {', '.join(self.names) or 'none'}"
+                    f"there is no photograph named {key!r}: the names are "
+                    f"{listed(self.names, 40) if self.names else 'none'}"
                 )
-            return self.names.index(key)
+            return numbers[key]
         index = operator.index(key)
         if not -len(self) <= index < len(self):
             raise ValueError(f"there is no photograph with index {index}: there are {len(self)}")
         return index % len(self)
 
 
-def _collate_none(batch: list[None], *, collate_fn_map: dict | None = None) -> None:
-    """The batch of what does not exist."""
+class _Masks(Sequence):
+    """One kind of mask of all photographs, each read when it is asked for, so that few are in memory."""
 
+    def __init__(self, photographs: Sequence[Stored], kind: str) -> None:
+        self.photographs, self.kind = photographs, kind
 
-# Unlabelled photographs have None for vessels; so a plain DataLoader batches them, and has None there too.
-default_collate_fn_map.setdefault(type(None), _collate_none)
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | None | list[np.ndarray | None]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        mask = getattr(self.photographs[index].read(), self.kind)
+        if mask is None:
+            return None
+        return mask[0].numpy() > 0 if isinstance(mask, Tensor) else np.array(mask)
+
+    def __iter__(self) -> Iterator[np.ndarray | None]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of {len(self)} photographs>"

@@ -19,9 +19,11 @@ from tqdm.auto import tqdm
 from drive_unet.data.cache import cache_folder
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.reading import Decoded
+from drive_unet.data.store import InMemory, each
 from drive_unet.painter import painting, store
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import Fundus
+from drive_unet.preprocessing.prepare import Preprocessing
 
 
 def embedded_folder(seed: int = 0, progress: bool = True) -> Path:
@@ -62,7 +64,7 @@ def painted_dataset(
                 disable=not progress,
             )
         )
-    return DRIVEDataset._of([f"painted-{seed}" for seed in seeds], photographs, None)
+    return DRIVEDataset.from_decoded([f"painted-{seed}" for seed in seeds], photographs)
 
 
 class PaintedStream(DRIVEDataset):
@@ -76,7 +78,7 @@ class PaintedStream(DRIVEDataset):
     Args:
         eyes: how many different ones; after the last the first comes again.
         seed: of all of them; none is an eye of the embedded set.
-        transform: called with a Sample, returns a Sample.
+        transform: called with a Sample of uint8, returns a Sample; see `DRIVEDataset`.
         at_once: eyes among which the patches of one stretch of training are mixed.
         reuse: patches taken from each.
         mix: strengths of the ingredients.
@@ -112,9 +114,37 @@ class PaintedStream(DRIVEDataset):
 
     @property
     def fingerprints(self) -> list[str]:
-        """16 hexadecimal digits an eye, of its name and the painter's version: it is not painted yet."""
-        painter = f"{painting.VERSION} {self._photographs.mix}"
-        return [hashlib.sha256(f"{painter} {name}".encode()).hexdigest()[:16] for name in self.names]
+        """16 hexadecimal digits of each eye's pixels. Those not read yet are painted for it: see `marks`."""
+        return each(self._photographs.fingerprint, range(len(self)), "painting")
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Fingerprints by name of the eyes that were read so far, in this process or its workers."""
+        return {self.names[eye]: mark for eye, mark in self._photographs.marks.items()}
+
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits of what the eyes depend on: names, strengths, the painter's version."""
+        painted_by = f"{painting.VERSION} {self._photographs.mix} {len(self)} {self.names[0]}"
+        return hashlib.sha256(painted_by.encode()).hexdigest()[:16]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Which eyes were read, for a checkpoint."""
+        return {"read": self._photographs.read}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Add the eyes that were read before a training was interrupted."""
+        read = self._photographs.read
+        read.copy_(torch.where(read == 0, state["read"], read))
+
+    def prepared(self, preprocessing: Preprocessing) -> PaintedStream:
+        """The stream whose eyes come at the scale that a network works at; see `DRIVEDataset.prepared`."""
+        if preprocessing == self._photographs.preprocessing:
+            return self
+        view = object.__new__(PaintedStream)
+        view.__dict__.update(self.__dict__)
+        view._photographs = self._photographs.at(preprocessing)
+        return view
 
     def order(self, length: int, seed: int) -> Tensor:
         """Indices (length,) int64 of the eyes that `length` patches are taken from, `at_once` eyes mixed."""
@@ -131,10 +161,13 @@ class PaintedStream(DRIVEDataset):
             f"PaintedStream({len(self)} photographs with vessel labels: {self.names[0]} to {self.names[-1]})"
         )
 
-    def subset(self, which: Iterable[str | int], transform: Callable | None = None) -> DRIVEDataset:
-        which = list(which)
-        if which != self.names:  # a part of them is painted here and now, and stays in memory
-            return super().subset(which, transform)
+    def subset(self, photographs: Iterable[str | int], transform: Callable | None = None) -> DRIVEDataset:
+        photographs = list(photographs)
+        if photographs not in (self.names, list(range(len(self)))):
+            # A part of them is painted here and now, and stays in memory.
+            indices = self._indices(photographs)
+            eyes = each(self._photographs.paint, indices, "painting")
+            return DRIVEDataset._of([self.names[i] for i in indices], eyes, transform)
         view = object.__new__(PaintedStream)
         view.__dict__.update(self.__dict__)
         view.transform = transform
@@ -144,37 +177,70 @@ class PaintedStream(DRIVEDataset):
 class _Eyes(Sequence):
     """The photographs of a stream by index, painted when they are needed or shortly before."""
 
-    def __init__(self, names: Sequence[str], mix: Ingredients, at_once: int, threads: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        mix: Ingredients,
+        at_once: int,
+        threads: int,
+        preprocessing: Preprocessing | None = None,
+        read: Tensor | None = None,
+    ) -> None:
         self.names, self.mix, self.at_once, self.threads = names, mix, at_once, threads
+        self.preprocessing = preprocessing
+        # Fingerprints of those that were read, as numbers, 0 for the others; worker processes write here too.
+        self.read = torch.zeros(len(names), dtype=torch.int64).share_memory_() if read is None else read
         self._start()
 
     def __reduce__(self) -> tuple:  # threads do not go to another process, but can be started there
-        return _Eyes, (self.names, self.mix, self.at_once, self.threads)
+        return _Eyes, (self.names, self.mix, self.at_once, self.threads, self.preprocessing, self.read)
+
+    def at(self, preprocessing: Preprocessing) -> _Eyes:
+        """The same eyes at the scale that a network works at; what was read of one counts for both."""
+        return _Eyes(self.names, self.mix, self.at_once, self.threads, preprocessing, self.read)
+
+    @property
+    def marks(self) -> dict[int, str]:
+        """The fingerprints by index of those that were read."""
+        eyes = self.read.nonzero()[:, 0].tolist()
+        return {eye: f"{int(self.read[eye]) % 2**64:016x}" for eye in eyes}
+
+    def fingerprint(self, eye: int) -> str:
+        """The fingerprint of an eye, which is painted for it if it was not read yet."""
+        mark = int(self.read[eye])
+        return f"{mark % 2**64:016x}" if mark else self.paint(eye).fingerprint
 
     def _start(self) -> None:
         self.process = os.getpid()
         self.pool = ThreadPoolExecutor(self.threads)
-        self.ready: dict[int, Future[Decoded]] = {}
+        self.ready: dict[int, Future[InMemory]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> InMemory:
         if self.process != os.getpid():  # a fork has the memory of its parent, but not its threads
             self._start()
         if index not in self.ready:
-            self.ready[index] = self.pool.submit(self._paint, index)
+            self.ready[index] = self.pool.submit(self.paint, index)
         stretch = index // self.at_once
         following = (stretch + 1) % -(-len(self) // self.at_once)
         ahead = following * self.at_once + index % self.at_once  # takes its place in the next stretch
         busy = sum(not eye.done() for eye in self.ready.values())
         if ahead < len(self) and ahead not in self.ready and busy < self.threads:
-            self.ready[ahead] = self.pool.submit(self._paint, ahead)
+            self.ready[ahead] = self.pool.submit(self.paint, ahead)
         for eye in [eye for eye in self.ready if eye // self.at_once not in (stretch, following)]:
             self.ready.pop(eye).cancel()
-        return self.ready[index].result()
+        eye = self.ready[index].result()
+        self.read[index] = int.from_bytes(bytes.fromhex(eye.fingerprint), signed=True)
+        return eye
 
-    def _paint(self, eye: int) -> Decoded:
+    def paint(self, eye: int) -> InMemory:
         stream, number = self.names[eye].split("-")[1:]
         seed = store.image_seed(int(stream), 1_000_000 + int(number))
-        return painted_photograph(painting.paint(seed, mix=self.mix))
+        painted = InMemory(painted_photograph(painting.paint(seed, mix=self.mix)))
+        _ = painted.fingerprint  # computed in this thread, not in the one that trains
+        if self.preprocessing is not None:
+            painted = painted.prepared(self.preprocessing)
+        _ = painted.levels
+        return painted

@@ -6,7 +6,6 @@ resuming, an early stop, and any device, precision or number of processes throug
 
 from __future__ import annotations
 
-import hashlib
 import html
 import json
 import math
@@ -28,7 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from drive_unet.augmentation import training_transform
-from drive_unet.data.dataset import DRIVEDataset, Sample
+from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.painted import PaintedStream
+from drive_unet.data.pairing import listed
+from drive_unet.data.sample import Sample, collate
 from drive_unet.errors import DataError
 from drive_unet.inference import predict_all
 from drive_unet.losses import Loss, combine
@@ -171,8 +173,7 @@ def fit(
     accelerator = _accelerator(mixed_precision)
     budget = {"steps": steps, "patches_a_step": batch_size * accelerator.num_processes, "lr": lr}
     budget |= {"seed": seed, "images": train.names, "average": average, "arguments": model.arguments}
-    # names alone do not tell DRIVE from the embedded set
-    budget["pixels"] = hashlib.sha256("".join(train.fingerprints).encode()).hexdigest()[:16]
+    budget["pixels"] = train.identity  # names alone do not tell DRIVE from the embedded set
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
@@ -186,10 +187,13 @@ def fit(
         parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": averaged}
         if accelerator.scaler is not None:  # of fp16
             parts["scaler"] = accelerator.scaler
+        if isinstance(train, PaintedStream):  # which of its eyes were read
+            parts["stream"] = train
         if resume and (run.folder / LAST).is_file():
             state = _load(run, parts, budget)
         done = len(run.history)
-        patches = train.subset(train.names, transform=train.transform or training_transform(patch_size))
+        patches = train.subset(range(len(train)), train.transform or training_transform(patch_size))
+        patches = patches.prepared(model.preprocessing)
         batches = _batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
         earlier, start = run.seconds, time.perf_counter()
         bar = tqdm(
@@ -221,6 +225,8 @@ def fit(
             bar.update()
             if step % validate_every == 0 or step == steps:
                 if validation is not None:
+                    if isinstance(train, PaintedStream):  # its eyes are known since they were painted
+                        _refuse_shared(train, validation)
                     with averaged.inside():
                         row["dice"], row["threshold"] = _validate(model, validation, accelerator)
                         _keep_if_best(run, state, model, row)
@@ -251,10 +257,16 @@ def _refuse_bad_data(train: DRIVEDataset, validation: DRIVEDataset | None) -> No
                 f"the {role} set has {len(dataset)} photographs and no vessel labels; "
                 "it needs labelled photographs, such as load_drive().training"
             )
-    shared = sorted(set(train.names) & set(validation.names)) if validation is not None else []
+    if validation is not None:
+        _refuse_shared(train, validation)
+
+
+def _refuse_shared(train: DRIVEDataset, validation: DRIVEDataset) -> None:
+    shared = validation.shared_with(train)
     if shared:
         raise DataError(
-            f"photographs {', '.join(shared)} are in both training and validation; split them by image"
+            f"photographs {listed(shared)} are in both training and validation, pixel for pixel; split them by "
+            "image"
         )
 
 
@@ -325,7 +337,8 @@ def _batches(
     a_step = batch_size * accelerator.num_processes
     first = done * a_step + accelerator.process_index * batch_size
     own = [range(start, start + batch_size) for start in range(first, steps * a_step, a_step)]
-    loader = DataLoader(_Stream(train, steps * a_step, seed), batch_sampler=own, num_workers=num_workers)
+    stream = _Stream(train, steps * a_step, seed)
+    loader = DataLoader(stream, batch_sampler=own, num_workers=num_workers, collate_fn=collate)
     for batch in loader:
         yield send_to_device(batch, accelerator.device)
 

@@ -24,12 +24,13 @@ def trained_on(
         before: the record of the weights that the training started from, if there is one.
 
     Returns:
-        "source", "names", "fingerprints" (see `DRIVEDataset.fingerprints`) and "before"; JSON types.
+        "source", "names", "fingerprints" (see `DRIVEDataset.marks`) and "before"; JSON types.
     """
+    marks = photographs.marks
     return {
         "source": source,
-        "names": list(photographs.names),
-        "fingerprints": list(photographs.fingerprints),
+        "names": list(marks),
+        "fingerprints": list(marks.values()),
         "before": dict(before) if before else None,
     }
 
