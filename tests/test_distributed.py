@@ -24,6 +24,7 @@ from drive_unet.augmentation import training_transform
 from drive_unet.data import DRIVEDataset
 from drive_unet.losses import bce_loss
 from drive_unet.models import SegmentationModel, UNet
+from drive_unet.preprocessing import Preprocessing
 from drive_unet.training.loop import _batches, fit, processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by POSIX signals")
@@ -40,6 +41,9 @@ def photographs(folder):
     images, vessels = folder / "training" / "images", folder / "training" / "1st_manual"
     everything = DRIVEDataset(images, vessels)
     return everything.subset(everything.names[:3]), everything.subset(everything.names[3:])
+
+
+SMALL_EYES = Preprocessing(tolerance=100)  # taken as they are
 
 
 class Plain(SegmentationModel):
@@ -63,6 +67,7 @@ def plain(folder, batch_size=EACH):
 
     torch.manual_seed(RANK)  # the first process's weights count
     model = Plain()
+    model.preprocessing = SMALL_EYES
     train, _ = photographs(folder)
     return model, fit(model, train, loss=loss, batch_size=batch_size, **SETTINGS | {"average": 0.0})
 
@@ -70,6 +75,7 @@ def plain(folder, batch_size=EACH):
 def usual(folder, batch_size=EACH, train=None, **options):
     torch.manual_seed(RANK)
     model = UNet(widths=(4, 6))
+    model.preprocessing = SMALL_EYES
     known, validation = photographs(folder)
     options = {**SETTINGS, "out": folder / "run", **options}
     return model, fit(model, train or known, validation, batch_size=batch_size, **options)

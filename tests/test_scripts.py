@@ -96,7 +96,7 @@ def test_addresses_are_written_once_and_again():
 
 def test_first_and_last_notebook_have_one_neighbour():
     assert addresses.links("00_the_article").startswith("previous ·")
-    assert addresses.links("06_visualization").endswith("· next")
+    assert addresses.links("A_painted_eyes").endswith("· next")
 
 
 def test_set_up_cell_says_that_there_is_no_address_while_there_is_none():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from drive_unet.augmentation import training_transform
-from drive_unet.data import load_drive
+from drive_unet.data import DRIVEDataset, load_drive
+from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.inference import predict
 from drive_unet.losses import bce_loss
@@ -200,8 +201,8 @@ def test_patience_stops_early(train, validation):
 
 
 def test_bad_data_and_budgets_are_refused(drive, train):
-    bare = drive.test.subset(drive.test.names[:1])
-    bare._photographs = [bare._photographs[0]._replace(vessels=None)]
+    image, _, fov, second = drive.test._photographs[0].read()
+    bare = DRIVEDataset.from_decoded(["1"], [Decoded(image, None, fov, second)])
     with pytest.raises(DataError, match="the training set has 1 photographs and no vessel labels"):
         fit(network(), bare, steps=1)
     with pytest.raises(DataError, match=f"photographs {train.names[0]} are in both"):

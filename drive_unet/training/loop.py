@@ -208,7 +208,7 @@ def fit(
             if run.stopped_early:
                 break
             with accelerator.autocast():
-                logits = network(standardise(batch.image, batch.fov, getattr(batch, "levels", None)))
+                logits = network(standardise(batch.image, batch.fov, batch.levels))
             value = loss(logits, batch.vessels, batch.fov)
             shown = accelerator.reduce(value.detach(), "mean").item()  # so all processes fail together
             if not math.isfinite(shown):
@@ -265,8 +265,8 @@ def _refuse_shared(train: DRIVEDataset, validation: DRIVEDataset) -> None:
     shared = validation.shared_with(train)
     if shared:
         raise DataError(
-            f"photographs {listed(shared)} are in both training and validation, pixel for pixel; split them by "
-            "image"
+            f"photographs {listed(shared)} are in both training and validation, pixel for pixel; split them "
+            "by image"
         )
 
 
