@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import SIZE, disc, grey, photograph, tree, write_drive
+from builders import SIZE, disc, grey, photograph, tree, write_drive, write_files
 from PIL import Image
 
 from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
@@ -101,6 +101,7 @@ def contents(folder):
 def test_version_and_help(capsys):
     cases = [("--version", __version__), ("--help", "predict"), ("demo --help", "--steps N")]
     cases += [("train --help", preset) for preset in ("laptop", "gpu", "best")]
+    cases += [(f"{command} --help", "HRF") for command in ("demo", "train", "evaluate")]
     cases += [("--help", f"\n    {command}") for command in COMMANDS]
     cases += [(f"{command} --help", f"usage: drive-unet {command}") for command in COMMANDS]
     for argument, expected in cases:
@@ -325,6 +326,17 @@ def test_labels_of_ones_own_may_have_smoothed_edges(tmp_path, capsys):
     assert "a.png holds 3 grey levels" in refused(capsys, *score)
     Image.fromarray(photograph(21)).convert("L").resize(size[::-1]).save(tmp_path / "labels" / "a.png")
     assert "vessels white" in refused(capsys, *score)
+
+
+def test_labels_of_published_sets_may_have_smoothed_edges_too(tmp_path, capsys):
+    size = (232, 240)
+    thick = np.kron(tree(1), np.ones((4, 4), bool))
+    picture = Image.fromarray(photograph(1)).resize(size[::-1])
+    write_files(tmp_path, {"images/01_h.jpg": picture, "manual1/01_h.tif": smoothed(thick)})
+    weights = tmp_path / "weights.safetensors"
+    UNet(widths=(8, 8)).save_pretrained(weights)
+    scored = evaluated(capsys, "--data", tmp_path, "--weights", weights)
+    assert (scored["data"], scored["evaluations"][0]["names"]) == ("HRF", ["01_h"])
 
 
 def test_what_is_missing_among_ones_own_is_named(tmp_path, capsys):

@@ -9,11 +9,13 @@ from importlib import import_module
 from pathlib import Path
 
 from drive_unet import __version__
+from drive_unet.data.layouts import PUBLISHED
 
+_PUBLISHED = [layout.name for layout in PUBLISHED]
 DATA = (
-    "DRIVE as downloaded (folder or zips), 'embedded', or a folder of your own with images/ and labels/, and "
-    "fov/ or mask/ if you have any; by default $DRIVE_UNET_DATA, then data/DRIVE, then the embedded painted "
-    "photographs"
+    f"{', '.join(_PUBLISHED[:-1])} or {_PUBLISHED[-1]} as downloaded (folder or zips), 'embedded', or a folder "
+    "of your own with images/ and labels/, and fov/ or mask/ if you have any; by default $DRIVE_UNET_DATA, then "
+    "data/DRIVE, then the embedded painted photographs"
 )
 WEIGHTS = "packaged weights by name, a .safetensors file, or the folder of a run (default: default)"
 DEVICE = "such as cpu, cuda, cuda:1 or mps; by default cuda where there is one, else cpu"
@@ -54,8 +56,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     demo.add_argument(
         "--data",
         metavar="DIR",
-        help="DRIVE as downloaded (folder or zips), or 'embedded'; by default $DRIVE_UNET_DATA, "
-        "then data/DRIVE, then the embedded painted photographs",
+        help=DATA,
     )
     demo.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("drive-unet-demo"), help="default: %(default)s"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from drive_unet.commands import evaluate as scoring
+from drive_unet.commands.networks import device_of, network
 from drive_unet.data.pairing import images, listed, match
 from drive_unet.data.reading import check_fov, read_image, read_mask
 from drive_unet.errors import DataError
@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
         lacking = [file for file in files if file.stem not in masks]
         if lacking:
             raise DataError(f"{options.mask} lacks the masks of {listed(lacking)}")
-    device = scoring.device_of(options.device)
-    model = scoring.network(options.weights)
+    device = device_of(options.device)
+    model = network(options.weights)
     for fault in faults:
         _complain(fault)
     for file in files:
@@ -93,7 +93,7 @@ def _refuse_collisions(files: Sequence[Path], out: Path) -> None:
 
 def _fov(path: Path, image: np.ndarray) -> np.ndarray:
     """The mask of a photograph's field of view, (H, W) bool."""
-    mask = read_mask(path)
+    mask = read_mask(path, smooth=True)
     if mask.shape != image.shape[:2]:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape)]
         raise DataError(f"{path} is {sizes[0]} (width x height), but its photograph is {sizes[1]}")

@@ -7,13 +7,14 @@ import shlex
 from pathlib import Path
 
 from drive_unet import presets
-from drive_unet.commands import evaluate as scoring
+from drive_unet.commands.networks import fold_folder, score
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
-from drive_unet.data.find import OWN, find_dataset
+from drive_unet.data.find import find_dataset
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
+from drive_unet.evaluation.folds import caution, fold_table
 from drive_unet.training.loop import BEST, LAST, processes
 from drive_unet.training.provenance import versions
 
@@ -26,15 +27,15 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--fold {options.fold} needs --folds, and is less than it")
     process = processes()
     with process.main_process_first():  # painted photographs are painted once
-        found = find_dataset(options.data)
-    if not found.training:
-        raise DataError(f"{found.root} holds test photographs only, from which nothing can be learned")
-    photographs = scoring.load(found, "train")
+        dataset = find_dataset(options.data)
+    if not dataset.training:
+        raise DataError(f"{dataset.root} holds test photographs only, from which nothing can be learned")
+    photographs = DRIVEDataset.from_pairs(dataset.training, smooth=dataset.smooth)
 
     runs: list[tuple[Path, DRIVEDataset, DRIVEDataset | None]] = [(options.out, photographs, None)]
     if options.folds:
         splits = [[photographs.subset(part) for part in s] for s in folds(photographs.names, options.folds)]
-        runs = [(scoring.fold_folder(options.out, fold), *split) for fold, split in enumerate(splits)]
+        runs = [(fold_folder(options.out, fold), *split) for fold, split in enumerate(splits)]
         if options.fold is not None:
             runs = [(options.out, *splits[options.fold])]
     for folder, *_ in runs:
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             print(
                 f"{folder}: {options.preset}, trained on {len(learned_from)} photographs, "
-                f"{scoring.source(found)}: {listed(learned_from.names, 40)}"
+                f"{dataset.title}: {listed(learned_from.names, 40)}"
             )
         model, run = presets.train(
             options.preset,
@@ -61,9 +62,9 @@ def run(options: argparse.Namespace) -> None:
             continue
         # Nothing else of what the first weights say about themselves holds for these: neither data nor terms.
         model.notes = {key: model.notes[key] for key in ("trained_on", "training")}
-        model.notes["trained_on"]["source"] = scoring.source(found)
+        model.notes["trained_on"]["source"] = dataset.title
         model.notes |= {
-            "data": f"{len(learned_from)} photographs, {scoring.source(found)}",
+            "data": f"{len(learned_from)} photographs, {dataset.title}",
             "threshold": "best Dice on the photographs learned from",
             "preset": options.preset,
             "seed": options.seed,
@@ -72,20 +73,16 @@ def run(options: argparse.Namespace) -> None:
         weights = model.save_pretrained(folder / BEST)
         print(f"{run}\nweights: {weights}")
         if held_out is not None:
-            own = found.kind == OWN
-            rows = [
-                scoring.score(model, held_out, name=str(options.out), own=own, tta=tta)
-                for tta in (False, True)
-            ]
+            rows = [score(model, held_out, name=str(options.out), tta=tta) for tta in (False, True)]
             results.append(rows)
             observer = evaluate_second_observer(held_out)
             print(f"\nOn the fold held out:\n{compare([*(row.marked for row in rows), observer])}")
-            print(f"{scoring.caution(rows[:1])}\n")
+            print(f"{caution(rows[:1])}\n")
     if not process.is_main_process:
         return
     out = shlex.quote(str(options.out))
     if len(results) > 1:
-        print("\n\n".join(scoring.fold_table(group, photographs) for group in zip(*results, strict=True)))
+        print("\n\n".join(fold_table(group, photographs) for group in zip(*results, strict=True)))
         data = f" --data {shlex.quote(options.data)}" if options.data else ""
         print(f"\nScore them again: drive-unet evaluate --weights {out} --split train{data}")
         out = shlex.quote(str(runs[0][0]))

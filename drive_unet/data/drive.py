@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.find import OWN, DriveFolder, called, find_dataset
+from drive_unet.data.find import DriveFolder, called, find_dataset
 from drive_unet.data.pairing import listed, person
 from drive_unet.errors import DataError
 
@@ -128,10 +128,9 @@ def load_drive(
             "beside it and name the folder that holds both"
         )
     splits = folds((pair.name for pair in folder.training), k, seed)
-    smooth = folder.kind == OWN  # labels of one's own may have smoothed edges
-    everything = DRIVEDataset.from_pairs(folder.training, smooth=smooth)
+    everything = DRIVEDataset.from_pairs(folder.training, smooth=folder.smooth)
     train, validation = splits[fold]
-    test = DRIVEDataset.from_pairs(folder.test, smooth=smooth)
+    test = DRIVEDataset.from_pairs(folder.test, smooth=folder.smooth)
     held_out = test
     if not test.has_labels:
         if k < 3:

@@ -67,6 +67,16 @@ class DriveFolder:
         """Whether there are test photographs, with vessel labels."""
         return bool(self.test) and all(pair.vessels is not None for pair in self.test)
 
+    @property
+    def smooth(self) -> bool:
+        """Whether labels may have smoothed edges: everywhere but in DRIVE and what is painted as DRIVE is."""
+        return self.kind not in (DRIVE.name, EMBEDDED)
+
+    @property
+    def title(self) -> str:
+        """The data's name for tables and records: that of its layout, or of one's own folder."""
+        return self.root.resolve().name if self.kind == OWN else self.kind
+
 
 def find_dataset(root: str | Path | None = None) -> DriveFolder:
     """Find a dataset, check that it is complete, and pair its files.
