@@ -108,7 +108,9 @@ class Brightness(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(20.0))
-        self.threshold = 0.6
+
+    def threshold_for(self, tta: bool) -> float:
+        return 0.55 if tta else 0.6
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.scale * (0.5 - image.mean(dim=1, keepdim=True))
@@ -126,7 +128,12 @@ def test_a_network_is_scored_with_its_own_threshold_and_without_the_transform(da
     assert found.pooled["AUC"] > 0.99
     assert found.pooled == evaluate(network, dataset).pooled
     assert evaluate(network, dataset, threshold=0.2).threshold == 0.2
-    assert evaluate(network, dataset, tta=True).name == "Brightness, 4 flips averaged"
+    flipped = evaluate(network, dataset, tta=True)
+    assert flipped.name == "Brightness, 4 flips averaged"
+    assert "threshold ≈ 0.550, the network's own for four flips." in flipped.protocol
+    foreign = torch.nn.Conv2d(3, 1, 1)
+    foreign.threshold = 0.7  # of which nobody knows whether it is for flips
+    assert "threshold ≈ 0.500, by default." in evaluate(foreign, dataset).protocol
 
 
 def test_second_observer(dataset, folder):

@@ -9,7 +9,7 @@ from drive_unet.metrics import PixelCounts, Pool, streaming
 
 
 def sigmoid(x):
-    return (1 / (1 + np.exp(-x))).astype(np.float32)
+    return (1 / (1 + np.exp(-x))).astype(np.float32)  # x in float64, so that the smallest float32 occur
 
 
 def predictions(kind, rng, size=200_000):
@@ -22,13 +22,15 @@ def predictions(kind, rng, size=200_000):
         "certain": sigmoid(8 * separated),
         "near 0": sigmoid(separated - 15),
         "near 1": sigmoid(separated + 9),
+        "nearly all 0": sigmoid(8 * separated - 60),  # to the smallest float32, and 0 itself
+        "nearly all 1": sigmoid(3 * separated + 25),  # ties at 1 in the exact score too
         "rough": np.round(sigmoid(separated), 2),
         "chance": rng.random((1, size), np.float32),
     }
     return values[kind].astype(np.float32), vessels
 
 
-KINDS = ("usual", "timid", "certain", "near 0", "near 1", "rough", "chance")
+KINDS = ("usual", "timid", "certain", "near 0", "near 1", "nearly all 0", "nearly all 1", "rough", "chance")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,7 +41,7 @@ def test_bins_lose_less_than_one_in_ten_thousand(kind):
     exact, binned = metrics.pixel_scores(probability, vessels, threshold=0.4), counts.scores()
     assert abs(binned["AUC"] - exact["AUC"]) <= counts.error + 1e-12
     assert abs(binned["AUC"] - exact["AUC"]) < 1e-4
-    assert counts.error < 1e-4 or kind in ("rough", "certain")  # tied in the exact score as well
+    assert counts.error < 1e-4 or kind == "rough"  # tied in the exact score as well
     assert abs(binned["AP"] - exact["AP"]) < 1e-4
     assert {key: binned[key] for key in binned if key not in ("AUC", "AP")} == pytest.approx(
         {key: exact[key] for key in exact if key not in ("AUC", "AP")}, abs=1e-12, nan_ok=True
@@ -49,7 +51,7 @@ def test_bins_lose_less_than_one_in_ten_thousand(kind):
 def test_the_error_that_is_stated_is_a_bound_where_bins_are_useless():
     rng = np.random.default_rng(0)
     vessels = rng.random((1, 5000)) < 0.5
-    probability = (1e-22 * (1 + rng.random((1, 5000)) + vessels)).astype(np.float32)  # all in the lowest bin
+    probability = (0.250001 + 2e-6 * (rng.random((1, 5000)) + vessels)).astype(np.float32)  # all in one bin
     counts = PixelCounts()
     counts.update(probability, vessels)
     exact = metrics.auc(probability, vessels)
@@ -110,6 +112,35 @@ def test_nothing_to_measure_is_nan():
         counts.choose_threshold()
     with pytest.raises(DataError, match="lie in 0..1"):
         counts.update(np.full((2, 2), 1.3), np.zeros((2, 2), bool))
+
+
+def test_float64_between_two_float32_is_in_the_bound():
+    rng = np.random.default_rng(5)
+    vessels = rng.random((1, 5000)) < 0.5
+    probability = 1 - 1e-9 * (1 + rng.random((1, 5000)) - vessels)  # all of them 1 as float32
+    counts = PixelCounts()
+    counts.update(probability, vessels)
+    assert counts.auc() == 0.5
+    assert abs(counts.auc() - metrics.auc(probability, vessels)) <= counts.error + 1e-12
+
+
+@pytest.mark.parametrize("most", [0, 10**6])
+def test_what_is_refused_leaves_the_pool_as_it_was(most):
+    probability, vessels = predictions("usual", np.random.default_rng(6), 5000)
+    pooled = Pool(most=most)
+    pooled.update(probability, vessels)
+    before = pooled.scores()
+    with pytest.raises(DataError, match="found nan"):
+        pooled.update(probability * np.nan, vessels)
+    with pytest.raises(DataError, match="give one kind"):
+        pooled.update(probability > 0.5, vessels)
+    assert pooled.scores() == before and pooled.size == 5000
+    segmentations = PixelCounts()
+    segmentations.update(probability > 0.5, vessels)
+    with pytest.raises(DataError, match="give one kind"):
+        segmentations.merge(pooled.counts)
+    with pytest.raises(DataError, match="no photograph was added"):
+        Pool().scores()
 
 
 def test_a_pool_keeps_few_pixels_and_counts_many():

@@ -208,9 +208,8 @@ def evaluate(
     if isinstance(predictor, torch.nn.Module):
         maps, finished = predict_each(predictor, dataset, tta=tta, device=device, progress=progress), False
         name = name or type(predictor).__name__ + (", 4 flips averaged" if tta else "")
-        own = getattr(predictor, "threshold", None)
-        if hasattr(predictor, "threshold_for"):
-            own = predictor.threshold_for(tta)
+        # A foreign network's `threshold` is not taken: nobody knows whether it is for flips or for one pass.
+        own = predictor.threshold_for(tta) if hasattr(predictor, "threshold_for") else None
     elif tta:
         raise ValueError(
             "tta averages over a network's predictions; finished ones cannot be flipped any more."

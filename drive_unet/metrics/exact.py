@@ -10,9 +10,9 @@ reference, sensitivity and average precision are nan, and AUC also without any b
 predicted vessel, precision and MCC are nan, while Dice and IoU are 0 as long as the reference holds vessels.
 For clDice see `cldice`.
 
-Ours rather than torchmetrics': exact likewise, but pooled inside the field of view, and one sort serves all
-scores (AUC and AP of 4.5 million pixels in a quarter of its time, 0.6 s against 2.7 on one core); tested
-against it.
+Ours rather than torchmetrics' or scikit-learn's: exact likewise (the former adds up in float32), but pooled
+inside the field of view, and one sort of integers is 8 and 9 times as fast (AUC and AP of 4,538,143 pixels on
+one core: .34 s; torchmetrics 1.9 2.6 s, scikit-learn 1.9 3.2 s); tested against torchmetrics.
 """
 
 from __future__ import annotations

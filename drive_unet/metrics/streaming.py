@@ -1,9 +1,9 @@
 """Scores over any number of photographs in constant memory: pixels are counted in fine bins of probability.
 
 The bins are finest where networks put their pixels: their width is a 16,384th of the distance from 0, or
-from 1, down to 2^-64 and 2^-24. What is lost is the order of the pixels within a bin, and
-`PixelCounts.error` says how much that can be worth: below 1e-4 unless many pixels of both kinds have the
-same probability anyway, whose order counts for nothing in the exact score either.
+from 1, as far down as float32 goes. What is lost is the order of the pixels within a bin, and
+`PixelCounts.error` says how much that can be worth: below 1e-4 unless many pixels of both kinds lie within a
+16,384th of each other, as those of a network that calls everything the same.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from drive_unet.metrics.exact import (
 from drive_unet.metrics.pixels import Images, check_probability, pool
 
 _MANTISSA = 14  # bits of it that a bin keeps: 16,384 bins from one power of two to the next
-_LOW, _HIGH = (127 - 64) << _MANTISSA, (127 - 25) << _MANTISSA  # keys of the first bins next to 0 and to 1
-_HALF = 126 << _MANTISSA  # key of 0.5
-_BELOW, _ABOVE = _HALF - _LOW, _HALF - _HIGH
-BINS = _BELOW + 1 + _ABOVE
+_DROPPED = 23 - _MANTISSA
+_HALF = 126 << _MANTISSA  # key of 0.5, which is also its bin: 0 has the first, for itself
+_HIGH = (127 - 25) << _MANTISSA  # key of the last bin, next to 1
+_ABOVE = _HALF - _HIGH
+BINS = _HALF + 1 + _ABOVE
+# From here on a bin holds a single float32: they lie 2^-24 apart above 0.5.
+_SINGLE = BINS - (((127 - 24 + _MANTISSA + 1) << _MANTISSA) - _HIGH)
 
 EXACT = 30_000_000  # pixels up to which `Pool` keeps them all
 
 
 class PixelCounts:
-    """Vessel and background pixels by bin of probability; about 23 MB, whatever is counted.
+    """Vessel and background pixels by bin of probability; about 40 MB, whatever is counted.
 
     Args:
         threshold: 0..1, at which `confusion` is exact; a pixel is vessel where `probability >= threshold`.
@@ -41,7 +44,8 @@ class PixelCounts:
         self.vessels = np.zeros(BINS, np.int64)
         self.background = np.zeros(BINS, np.int64)
         self.confusion = Confusion(0, 0, 0, 0)
-        self.finished = False  # whether segmentations were counted, which have no ranking
+        self.finished: bool | None = None  # whether segmentations were counted, which have no ranking
+        self.rounded = False  # whether float64 was counted, so that no bin holds a single value
 
     def update(self, probability: Images, vessels: Images, fov: Images | None = None) -> None:
         """Count the pixels of one photograph, or of several.
@@ -54,8 +58,8 @@ class PixelCounts:
 
     def add(self, values: np.ndarray, truth: np.ndarray) -> None:
         """Count pixels (N,) float in 0..1 of which `truth` (N,) bool says whether they are vessel."""
-        check_probability(values)
-        self.finished |= values.dtype == bool
+        self.admit(values)
+        self.rounded |= values.dtype == np.float64
         bins = _bins(values)
         self.vessels += np.bincount(bins[truth], minlength=BINS)
         self.background += np.bincount(bins[~truth], minlength=BINS)
@@ -63,6 +67,18 @@ class PixelCounts:
         tp, fp = int((positive & truth).sum()), int((positive & ~truth).sum())
         counts = (tp, fp, int(truth.sum()) - tp, int((~truth).sum()) - fp)
         self.confusion = Confusion(*(a + b for a, b in zip(self.confusion, counts, strict=True)))
+
+    def admit(self, values: np.ndarray) -> None:
+        """DataError unless the values (N,) are probabilities, or a segmentation, as those before were."""
+        check_probability(values)
+        self._take_kind(values.dtype == bool)
+
+    def _take_kind(self, finished: bool | None) -> None:
+        if None not in (finished, self.finished) and finished != self.finished:
+            raise DataError(
+                "Some predictions are probability maps, others finished segmentations; give one kind."
+            )
+        self.finished = self.finished if finished is None else finished
 
     def merge(self, other: PixelCounts) -> None:
         """Add what another, of the same threshold, has counted.
@@ -75,9 +91,10 @@ class PixelCounts:
                 f"counts at the thresholds {self.threshold} and {other.threshold} cannot be added: count "
                 "both at one"
             )
+        self._take_kind(other.finished)
         self.vessels += other.vessels
         self.background += other.background
-        self.finished |= other.finished
+        self.rounded |= other.rounded
         self.confusion = Confusion(*(a + b for a, b in zip(self.confusion, other.confusion, strict=True)))
 
     @property
@@ -86,7 +103,10 @@ class PixelCounts:
         vessels, background = int(self.vessels.sum()), int(self.background.sum())
         if not vessels or not background:
             return float("nan")
-        return float((self.vessels.astype(float) * self.background).sum() / (2.0 * vessels * background))
+        pairs = self.vessels.astype(float) * self.background
+        if not self.rounded:  # pixels of one value are ties in the exact score too
+            pairs[0], pairs[_SINGLE:] = 0, 0
+        return float(pairs.sum() / (2.0 * vessels * background))
 
     def auc(self) -> float:
         """Area under the ROC curve, within `error`."""
@@ -175,6 +195,7 @@ class Pool:
     def update(self, probability: Images, vessels: Images, fov: Images | None = None) -> None:
         """Add the pixels of one photograph: float 0..1, or bool for a finished segmentation."""
         values, truth = pool(probability, vessels, fov, "probability")
+        self.counts.admit(values)  # before anything is kept
         self.size += values.size
         if self.parts is not None:
             self.parts.append((values, truth))
@@ -190,22 +211,23 @@ class Pool:
         """The scores of `drive_unet.metrics.pixel_scores` over all pixels added."""
         if self.parts is None:
             return self.counts.scores()
+        if not self.parts:
+            raise DataError("There is no pixel to score: no photograph was added.")
         values, truth = (np.concatenate(arrays) for arrays in zip(*self.parts, strict=True))
         return pixel_scores(values[None], truth[None], None, self.counts.threshold)
 
 
 def lower_edges() -> np.ndarray:
     """The smallest probability of each bin, (BINS,) float64 that float32 can hold; rising."""
-    below = _value(np.arange(_LOW, _HALF))
-    below[0] = 0.0
+    below = _value(np.arange(_HALF), 1)  # of every bin but the first, which is that of 0
     # Above 0.5 a bin holds what lies as far from 1 as the mirrored bin lies from 0; floats lie 2^-24 apart.
     above = (np.floor((1 - _value(np.arange(_HIGH + 1, _HALF + 1))) * 2**24) + 1) / 2**24
-    return np.r_[below, 0.5, above[::-1]]
+    return np.r_[0.0, below, above[::-1]]
 
 
-def _value(keys: np.ndarray) -> np.ndarray:
-    """The float64 that a bin's key, the upper bits of a float32, stands for."""
-    return (keys.astype(np.uint32) << (23 - _MANTISSA)).view(np.float32).astype(np.float64)
+def _value(keys: np.ndarray, more: int = 0) -> np.ndarray:
+    """The float64 that a key, the upper bits of a float32, stands for; or the float32 `more` steps above."""
+    return ((keys.astype(np.uint32) << _DROPPED) + np.uint32(more)).view(np.float32).astype(np.float64)
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
@@ -213,6 +235,6 @@ def _bins(values: np.ndarray) -> np.ndarray:
     values = values.astype(np.float32, copy=False) + np.float32(0)  # -0.0 becomes 0.0
     high = values > 0.5
     distance = np.where(high, np.float32(1) - values, values)  # exact in both cases
-    keys = (distance.view(np.uint32) >> (23 - _MANTISSA)).astype(np.int64)
-    low = np.clip(keys - _LOW, 0, _BELOW)  # 0.5 itself comes after those below
-    return np.where(high, BINS - 1 - np.clip(keys - _HIGH, 0, _ABOVE - 1), low)
+    bits = distance.view(np.uint32).astype(np.int64)
+    low = (bits + (1 << _DROPPED) - 1) >> _DROPPED  # rounded up, so that 0 is alone
+    return np.where(high, BINS - 1 - np.clip((bits >> _DROPPED) - _HIGH, 0, _ABOVE - 1), low)
