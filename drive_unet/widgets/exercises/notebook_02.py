@@ -1,0 +1,46 @@
+"""The exercises of notebook 02, preprocessing."""
+
+from __future__ import annotations
+
+import torch
+
+from drive_unet.preprocessing import vanished_fraction
+from drive_unet.widgets.exercises.checking import Exercise, answered, near
+
+
+def _shifted(part: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    height, width = part.shape[-2:]
+    moved = torch.zeros_like(part)
+    for row in range(height):
+        for column in range(width):
+            if 0 <= row - rows < height and 0 <= column - columns < width:
+                moved[..., row, column] = part[..., row - rows, column - columns]
+    return moved
+
+
+def _shift(function) -> bool | str:
+    torch.manual_seed(0)
+    image, vessels = torch.rand(3, 7, 6) + 0.1, torch.randint(1, 2, (1, 7, 6), dtype=torch.uint8)
+    for rows, columns in ((2, 1), (0, 3), (-1, 2), (3, -2)):
+        moved = answered(function(image.clone(), vessels.clone(), rows, columns))
+        for name, part, given in zip(("image", "label"), (image, vessels), moved, strict=True):
+            expected = _shifted(part, rows, columns)
+            if tuple(given.shape) != tuple(expected.shape):
+                return f"the {name} comes back as {tuple(given.shape)}"
+            if torch.equal(given, torch.roll(part, (rows, columns), (-2, -1))) and not torch.equal(
+                given, expected
+            ):
+                return f"what leaves the {name} on one side comes in on the other"
+            if not torch.allclose(given.float(), expected.float()):
+                return f"moved by {rows} and {columns} the {name} is not where it should be"
+    return True
+
+
+EXERCISES = {
+    "02-1": Exercise(near((0, 0), 0.01), "what is not measured should not push in any direction"),
+    "02-2": Exercise(_shift, "torch.roll moves; then set to 0 what it brought round from the other side"),
+    "02-3": Exercise(
+        lambda share, vessels: abs(share - vanished_fraction(vessels, (512, 512), of="centreline")) <= 0.001,
+        'vanished_fraction takes the label, a size (height, width), and of="centreline"',
+    ),
+}
