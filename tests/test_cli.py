@@ -15,6 +15,7 @@ from PIL import Image
 from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
 from drive_unet.commands import main as command_line
 from drive_unet.commands.main import main
+from drive_unet.commands.outputs import RECORD
 from drive_unet.data.pairing import match
 from drive_unet.painter import painting
 from drive_unet.painter.painting import make_dataset, paint
@@ -93,6 +94,10 @@ def evaluated(capsys, *arguments):
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pictures(folder):
+    return {name: content for name, content in contents(folder).items() if name.suffix == ".png"}
 
 
 # ---------------------------------------------------------------------- help and usage
@@ -187,7 +192,9 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
     assert "Scores are computed on the 3 test photographs" in shown
     assert "U-Net, this run" in shown
     assert "econd observer" in shown
+    assert "threshold" in shown and "chosen on the validation photographs" in shown and "given" not in shown
     assert {path.name for path in out.iterdir()} == {
+        RECORD,
         "best.safetensors",
         "last.pt",
         "scores.csv",
@@ -196,6 +203,17 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
     with (out / "scores.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 3
     assert UNet.from_pretrained(out).notes["training"]["steps"] == 2
+
+    before = contents(out)
+    again = ("demo", "--data", painted, "--out", out, "--steps")
+    assert "best.safetensors exists, and was written with another steps" in refused(capsys, *again, 1)
+    assert done(*again, 2) == 0
+    assert contents(out)[Path("scores.csv")] == before[Path("scores.csv")]
+    (out / RECORD).unlink()  # as if by another program
+    assert "nothing says that this command wrote it" in refused(capsys, *again, 2)
+    assert pictures(out) == {name: before[name] for name in pictures(out)}
+    assert done(*again, 1, "--overwrite") == 0
+    assert UNet.from_pretrained(out).notes["training"]["steps"] == 1
 
 
 # ---------------------------------------------------------------------- train
@@ -524,7 +542,7 @@ def test_predict_writes_maps_of_the_photographs_own_size(run, tmp_path, capsys):
     paths = (tmp_path / "in", tmp_path / "right.tif", tmp_path / "in" / "left.PNG")  # one of them twice
     assert done("predict", *paths, "--out", tmp_path / "out", "--weights", run, "--tta") == 0
     names = {f"{name}_{kind}.png" for name in ("left", "right") for kind in ("vessels", "probability")}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {RECORD}
 
     expected = segment(UNet.from_pretrained(run), wide, tta=True)
     vessels = np.asarray(Image.open(tmp_path / "out" / "right_vessels.png"))
@@ -560,7 +578,7 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(own, run, tmp_path, c
     for name in ("bad.png", "black.png", "empty", "nowhere.png"):
         assert sum(name in line for line in lines) == 1, lines
     assert len(lines) == 4
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
     assert "nowhere" in refused(capsys, "predict", tmp_path / "nowhere", "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -582,6 +600,95 @@ def test_predict_never_writes_over_an_input_or_its_own_output(run, tmp_path, cap
     assert "is a file" in refused(capsys, "predict", file, "--out", file, "--weights", run)
 
 
+def test_hand_labels_named_as_predictions_are_never_replaced(own, run, tmp_path, capsys):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    grey(255)(tree(21)).save(labels / "eye b_vessels.png")  # not of the first photograph
+    before = contents(labels)
+    predict = ("predict", own / "images", "--weights", run, "--out", labels)
+    assert "eye b_vessels.png exists, and nothing says that this command wrote" in refused(capsys, *predict)
+    assert contents(labels) == before
+    assert done(*predict, "--overwrite") == 0
+    assert len(pictures(labels)) == 8 and contents(labels) != before
+    assert done(*predict) == 0  # the same again is no loss
+
+
+def test_predictions_are_replaced_only_for_the_same_photograph_weights_and_settings(run, tmp_path, capsys):
+    photographs, out, other = tmp_path / "in", tmp_path / "out", tmp_path / "other.safetensors"
+    photographs.mkdir()
+    Image.fromarray(photograph(3)).save(photographs / "eye.png")
+    UNet(widths=(8, 8)).save_pretrained(other)
+    predict = ("predict", photographs, "--out", out)
+    assert done(*predict, "--weights", run) == 0
+    before = contents(out)
+    assert done(*predict, "--weights", run) == 0
+    assert contents(out) == before
+    assert "with another weights:" in refused(capsys, *predict, "--weights", other)
+    assert "with another flips:" in refused(capsys, *predict, "--weights", run, "--tta")
+    assert "with another threshold:" in refused(capsys, *predict, "--weights", run, "--threshold", 0.1)
+    Image.fromarray(photograph(4)).save(photographs / "eye.png")
+    assert "with another photograph:" in refused(capsys, *predict, "--weights", run)
+    Image.fromarray(photograph(3)).save(photographs / "eye.png")
+    grey(255)(tree(3)).save(out / "eye_vessels.png")  # corrected by hand
+    assert "eye_vessels.png exists, and was changed" in refused(capsys, *predict, "--weights", run)
+    assert contents(out)[Path("eye_probability.png")] == before[Path("eye_probability.png")]
+
+    (out / "eye_vessels.png").unlink()
+    with (out / RECORD).open("a") as record:
+        record.write('{"file": "eye_')  # the computer was switched off
+    assert done(*predict, "--weights", run) == 0
+    assert pictures(out) == {name: before[name] for name in pictures(out)}
+    (out / RECORD).write_text("my notes")
+    assert f"{RECORD} is no record" in refused(capsys, *predict, "--weights", run)
+
+
+def test_labels_in_a_folder_named_mask_are_taken_for_no_field_of_view(run, tmp_path, capsys):
+    files = {"images/a.png": photograph(3), "mask/a.png": tree(3)}
+    write_files(tmp_path, files)
+    assert done("predict", tmp_path / "images", "--out", tmp_path / "out", "--weights", run) == 0
+    assert "(found in it, for " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("[enforce fail at alloc] DefaultCPUAllocator:\n can't allocate memory"), "not enough"),
+        (MemoryError(), "not enough memory"),
+        (KeyError("surprise"), "KeyError: 'surprise' (--debug"),
+    ],
+)
+def test_a_photograph_that_breaks_is_a_line_and_the_others_go_on(
+    own, run, tmp_path, monkeypatch, capsys, error, told
+):
+    from drive_unet.commands import predict as command
+
+    def breaks(model, image, **settings):
+        if image.shape == photograph(21).shape and (image == photograph(22)).all():
+            raise error
+        return segment(model, image, **settings)
+
+    monkeypatch.setattr(command, "segment", breaks)
+    predict = ("predict", own / "images", "--weights", run, "--out")
+    assert f"eye b.png: {told}" in refused(capsys, *predict, tmp_path / "out")
+    assert len(pictures(tmp_path / "out")) == 6
+    assert done(*predict, tmp_path / "again", "--debug") == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "in breaks" in shown and "eye b.png" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_any_error_is_a_line_and_debug_shows_where(command, monkeypatch, capsys):
+    def breaks(options):
+        raise AssertionError
+
+    monkeypatch.setattr(command_line, "_later", lambda *names: breaks)
+    needed = {"train": ["--out", "x"], "predict": ["x", "--out", "y"], "synthesize": ["x"]}.get(command, [])
+    assert "AssertionError (--debug shows where)" in refused(capsys, command, *needed)
+    assert done(command, *needed, "--debug") == 1
+    shown = capsys.readouterr().err
+    assert "in breaks" in shown and shown.splitlines()[-1].startswith("drive-unet: ")
+
+
 def test_masks_are_used_and_checked(drive, run, tmp_path, capsys):
     photographs, masks = drive / "test" / "images", drive / "test" / "mask"
     out = tmp_path / "out"
@@ -595,12 +702,15 @@ def test_masks_are_used_and_checked(drive, run, tmp_path, capsys):
     for name in ("01", "02"):
         probability = np.asarray(Image.open(out / f"{name}_test_probability.png"))
         assert probability[inside].any() and not probability[~inside].any()
-    assert done(*predict, "--out", out, "--mask", masks) == 0
+    assert "another mask" in refused(capsys, *predict, "--out", out, "--mask", masks)
+    assert done(*predict, "--out", out, "--mask", masks, "--overwrite") == 0
+    assert done(*predict, "--out", tmp_path / "beside") == 0  # the masks beside them
+    assert pictures(tmp_path / "beside") == pictures(out)
 
     capsys.readouterr()
     grey(255)(disc((30, 30))).save(narrow / "2.png")
     assert "2.png is 30x30" in refused(capsys, *predict, "--out", tmp_path / "half", "--mask", narrow)
-    assert len(list((tmp_path / "half").iterdir())) == 2  # the other one's
+    assert len(pictures(tmp_path / "half")) == 2  # the other one's
     (narrow / "2.png").unlink()
     assert "lacks the masks of 02_test.tif" in refused(capsys, *predict, "--out", out, "--mask", narrow)
     assert "is no folder" in refused(capsys, *predict, "--out", out, "--mask", tmp_path / "none")
@@ -617,7 +727,7 @@ def test_default_is_a_name_of_weights(own, tmp_path):
     predict = ("predict", own / "images" / "eye a.png")
     for number, weights in enumerate(([], ["--weights", "default"])):
         assert done(*predict, "--out", tmp_path / f"{number}", *weights) == 0
-    assert contents(tmp_path / "0") == contents(tmp_path / "1")
+    assert pictures(tmp_path / "0") == pictures(tmp_path / "1")
 
 
 # ---------------------------------------------------------------------- synthesize

@@ -95,8 +95,7 @@ def test_three_ways_to_a_score_agree(trips, kind, passes, tmp_path, capsys):
         assert row == pytest.approx(known, abs=1e-6)
 
     out = tmp_path / "out"
-    masks = ["--mask", trip.folder / "data" / "fov"] if kind == "with masks" else []
-    done("predict", trip.folder / "data" / "images", "--out", out, "--weights", trip.weights, *flips, *masks)
+    done("predict", trip.folder / "data" / "images", "--out", out, "--weights", trip.weights, *flips)
     cut = ("--threshold", expected.threshold)
     vessels, probability = scores(capsys, out, *data, *cut)
     assert {key: vessels["pooled"][key] for key in OF_MASKS} == pytest.approx(

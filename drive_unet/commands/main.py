@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from drive_unet import __version__
+from drive_unet.commands.faults import complain, in_a_line
 from drive_unet.data.layouts import PUBLISHED
 
 _PUBLISHED = [layout.name for layout in PUBLISHED]
@@ -20,6 +21,7 @@ DATA = (
 WEIGHTS = "packaged weights by name, a .safetensors file, or the folder of a run (default: default)"
 DEVICE = "such as cpu, cuda, cuda:1 or mps; by default cuda where there is one, else cpu"
 FLIPS = "average over four flips: a little better, four times the work"
+OVERWRITE = "replace files in --out that were not written by this command for the same input and settings"
 THRESHOLD = "probability at and above which a pixel is vessel, 0 to 1; by default the network's own"
 
 
@@ -28,12 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options) or 0
-    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:  # RuntimeError: memory, mostly
-        print(f"drive-unet: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("\ndrive-unet: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        complain(in_a_line(error), error, options.debug)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (_add_demo, _add_train, _add_evaluate, _add_predict, _add_synthesize):
         add(commands)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser
 
 
@@ -65,6 +69,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         "--steps", metavar="N", type=_from(1), default=240, help="training steps (default: %(default)s)"
     )
     demo.add_argument("--seed", metavar="N", type=_from(0), default=0, help="default: %(default)s")
+    demo.add_argument("--overwrite", action="store_true", help=OVERWRITE)
     demo.set_defaults(run=_later("demo"))
 
 
@@ -170,9 +175,11 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "--mask",
         metavar="DIR",
         type=Path,
-        help="masks of the field of view, paired with the photographs by name or number; found by default",
+        help="masks of the field of view, paired with the photographs by name or number; by default those in "
+        "fov/ or mask/ beside images/, else the field of view is found in the photograph",
     )
     predict.add_argument("--device", metavar="D", help=DEVICE)
+    predict.add_argument("--overwrite", action="store_true", help=OVERWRITE)
     predict.set_defaults(run=_later("predict"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -20,6 +21,14 @@ from drive_unet.training.provenance import seen
 def network(weights: str | None) -> UNet:
     """The network of packaged weights, a file or a run's folder; of the default weights for "default"."""
     return UNet.from_pretrained() if weights in (None, "default") else UNet.from_pretrained(weights)
+
+
+def fingerprint(model: SegmentationModel) -> str:
+    """16 hexadecimal digits of all that predictions depend on: weights, thresholds, preprocessing."""
+    known = hashlib.sha256(f"{model.preprocessing} {model.threshold} {model.threshold_single}".encode())
+    for name, value in sorted(model.state_dict().items()):
+        known.update(name.encode() + value.cpu().double().numpy().tobytes())
+    return known.hexdigest()[:16]
 
 
 def device_of(name: str | None) -> torch.device:

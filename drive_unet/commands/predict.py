@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from drive_unet.commands.networks import device_of, network
-from drive_unet.data.pairing import images, listed, match
+from drive_unet.commands.faults import complain, in_a_line
+from drive_unet.commands.networks import device_of, fingerprint, network
+from drive_unet.commands.outputs import Outputs, digest
+from drive_unet.data.pairing import IMAGES, OWN_FOV, child, images, listed, match
 from drive_unet.data.reading import check_fov, read_image, read_mask
 from drive_unet.errors import DataError
 from drive_unet.inference import segment
@@ -20,38 +23,40 @@ from drive_unet.inference import segment
 def run(options: argparse.Namespace) -> int:
     """Segment photographs, each for itself; returns 1 if one of them could not be, else 0."""
     files, faults = _photographs(options.paths)
+    outputs = Outputs(options.out, options.overwrite)
     _refuse_collisions(files, options.out)
-    masks = {}
-    if options.mask:
-        if not options.mask.is_dir():
-            raise DataError(
-                f"{options.mask} is no folder: name the one that holds the masks of the field of view"
-            )
-        masks = match([file.stem for file in files], images(options.mask))
-        lacking = [file for file in files if file.stem not in masks]
-        if lacking:
-            raise DataError(f"{options.mask} lacks the masks of {listed(lacking)}")
+    masks = _masks(files, options.mask)
     device = device_of(options.device)
     model = network(options.weights)
+    settings = {"weights": fingerprint(model), "flips": options.tta, "threshold": options.threshold}
+    made_of = {}
+    for file in files:  # all of them before the first is written
+        try:
+            made_of[file] = _made_of(file, masks.get(file), settings)
+        except OSError:
+            continue  # is told below, when it is read
+        outputs.check(_outputs(file), made_of[file])
     for fault in faults:
-        _complain(fault)
+        complain(fault)
     for file in files:
         try:
             image = read_image(file)
-            fov = _fov(masks[file.stem], image) if masks else None
-            found = segment(
+            fov, where = _fov(masks.get(file), image, given=options.mask is not None)
+            result = segment(
                 model, image, tta=options.tta, threshold=options.threshold, fov=fov, device=device
             )
-        except (ValueError, OSError) as error:
-            faults.append(f"{error}" if file.name in str(error) else f"{file}: {error}")
-            _complain(faults[-1])
+            vessels = Image.fromarray(result.vessels.astype(np.uint8) * 255)
+            probability = Image.fromarray((result.probability * 65535).round().astype(np.uint16))
+            for name, picture in zip(_outputs(file), (vessels, probability), strict=True):
+                outputs.save(name, made_of[file], picture.save)
+        except Exception as error:  # whatever is wrong with one photograph, the others go on
+            fault = in_a_line(error)
+            faults.append(fault if file.name in fault else f"{file}: {fault}")
+            complain(faults[-1], error, options.debug)
             continue
-        options.out.mkdir(parents=True, exist_ok=True)
-        vessels, probability = _outputs(file, options.out)
-        Image.fromarray(found.vessels.astype(np.uint8) * 255).save(vessels)
-        Image.fromarray((found.probability * 65535).round().astype(np.uint16)).save(probability)
-        share = found.vessels.sum() / max(found.fov.sum(), 1)
-        print(f"{file}: {share:.1%} of the field of view is vessel, {vessels}", flush=True)
+        share = result.vessels.sum() / max(result.fov.sum(), 1)
+        written = options.out / _outputs(file)[0]
+        print(f"{file}: {share:.1%} of the field of view{where} is vessel, {written}", flush=True)
     return 1 if faults else 0
 
 
@@ -70,36 +75,66 @@ def _photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list(files.values()), faults
 
 
-def _outputs(file: Path, out: Path) -> tuple[Path, Path]:
-    return out / f"{file.stem}_vessels.png", out / f"{file.stem}_probability.png"
+def _outputs(file: Path) -> tuple[str, str]:
+    return f"{file.stem}_vessels.png", f"{file.stem}_probability.png"
+
+
+def _made_of(file: Path, mask: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a prediction is made of, for its record."""
+    return {"photograph": digest(file), "mask": None if mask is None else digest(mask), **settings}
 
 
 def _refuse_collisions(files: Sequence[Path], out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: name another --out, a folder")
     sources = {file.resolve() for file in files}
     stems: dict[str, Path] = {}
     for file in files:
-        other = stems.setdefault(file.stem.casefold(), file)
-        if other is not file:
+        earlier = stems.setdefault(file.stem.casefold(), file)
+        if earlier is not file:
             raise ValueError(
-                f"{other} and {file} would both be written as {file.stem}_vessels.png: rename one, or "
+                f"{earlier} and {file} would both be written as {file.stem}_vessels.png: rename one, or "
                 "predict them into two folders"
             )
-        for target in _outputs(file, out):
-            if target.resolve() in sources:
-                raise ValueError(f"{target} would be written over, but is to be read: name another --out")
+        for name in _outputs(file):
+            if (out / name).resolve() in sources:
+                raise ValueError(f"{out / name} would be written over, but is to be read: name another --out")
 
 
-def _fov(path: Path, image: np.ndarray) -> np.ndarray:
-    """The mask of a photograph's field of view, (H, W) bool."""
-    mask = read_mask(path, smooth=True)
-    if mask.shape != image.shape[:2]:
-        sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape)]
-        raise DataError(f"{path} is {sizes[0]} (width x height), but its photograph is {sizes[1]}")
-    check_fov(path, mask)
-    return mask
+def _masks(files: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
+    """The mask of the field of view of each photograph that has one: in the folder given, or beside it."""
+    if folder is not None:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is no folder: name the one that holds the masks of the field of view")
+        matched = match([file.stem for file in files], images(folder))
+        lacking = [file for file in files if file.stem not in matched]
+        if lacking:
+            raise DataError(f"{folder} lacks the masks of {listed(lacking)}")
+        return {file: matched[file.stem] for file in files}
+    masks: dict[Path, Path] = {}
+    for parent in dict.fromkeys(file.parent for file in files):
+        beside = child(parent.resolve().parent, OWN_FOV) if parent.resolve().name.lower() in IMAGES else None
+        if beside is not None:
+            inside = {file.stem: file for file in files if file.parent == parent}
+            with suppress(DataError):  # of files that do not pair one by one: they were not meant for it
+                masks |= {inside[stem]: mask for stem, mask in match(inside, images(beside)).items()}
+    return masks
 
 
-def _complain(fault: str) -> None:
-    print(f"drive-unet: {fault}", file=sys.stderr, flush=True)
+def _fov(path: Path | None, image: np.ndarray, given: bool) -> tuple[np.ndarray | None, str]:
+    """A photograph's field of view, (H, W) bool, None where it is to be found; and its source in words.
+
+    What lies beside a photograph and is no field of view, such as vessel labels in a folder named mask, was
+    not meant as one; only what was given must be.
+    """
+    if path is None:
+        return None, ""
+    try:
+        mask = read_mask(path, smooth=True)
+        if mask.shape != image.shape[:2]:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape)]
+            raise DataError(f"{path} is {sizes[0]} (width x height), but its photograph is {sizes[1]}")
+        check_fov(path, mask)
+    except DataError:
+        if given:
+            raise
+        return None, f" (found in it, for {path} shows none)"
+    return mask, "" if given else f" (of {path})"
