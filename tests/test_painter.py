@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -483,6 +484,103 @@ def test_failure_leaves_nothing(tmp_path, jobs):
     with pytest.raises(RuntimeError, match="out of paint"):
         store.write(tmp_path / "set", fails, 1, jobs(3), progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+class Interrupts:
+    """Paints until it is interrupted as by Ctrl+C, and counts."""
+
+    def __init__(self, after):
+        self.after, self.painted = after, 0
+
+    def __call__(self, seed):
+        if self.painted == self.after:
+            raise KeyboardInterrupt
+        self.painted += 1
+        return sketch(seed)
+
+
+@pytest.mark.parametrize("jobs", [store.as_drive(4, 3), store.plainly(7)])
+def test_an_interrupted_set_goes_on_with_the_eyes_that_are_finished(tmp_path, jobs):
+    folder, calls = tmp_path / "set", {"workers": 1, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        store.write(folder, Interrupts(3), 1, jobs, **calls)
+    assert not folder.exists()
+    work = store.unfinished(folder)
+    photographs = sorted(path for path in work.rglob("*") if path.parent.name == "images")
+    assert len(photographs) == 3
+    photographs[0].write_bytes(b"damaged")
+    with (work / store.FINISHED).open("a", encoding="utf-8") as record:
+        record.write('["7", {"ima')  # as a killed process leaves it
+
+    for settings in ({"seed": 1, "version": 1}, {"seed": 0, "version": 2}):
+        wanted = f"not of seed {settings['seed']} and version {settings['version']}"
+        with pytest.raises(DataError, match=wanted):
+            store.write(folder, sketch, settings["version"], jobs, seed=settings["seed"], **calls)
+    with pytest.raises(KeyboardInterrupt):  # also where a set is to be overwritten
+        store.write(folder, Interrupts(1), 1, jobs, overwrite=True, **calls)
+    rest = Interrupts(99)
+    store.write(folder, rest, 1, jobs, **calls)
+    assert rest.painted == 4  # of seven three were whole: the damaged one is painted again
+    assert contents(folder) == contents(store.write(tmp_path / "at once", sketch, 1, jobs, **calls))
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "at once"}
+
+
+def test_fewer_or_more_eyes_than_were_begun(tmp_path):
+    for images in (2, 5):
+        folder = tmp_path / f"{images}"
+        with pytest.raises(KeyboardInterrupt):
+            store.write(folder, Interrupts(3), 1, store.plainly(4), workers=1, progress=False)
+        rest = Interrupts(99)
+        store.write(folder, rest, 1, store.plainly(images), workers=1, progress=False)
+        assert rest.painted == max(0, images - 3)
+        at_once = store.write(
+            tmp_path / f"{images} at once", sketch, 1, store.plainly(images), progress=False
+        )
+        assert contents(folder) == contents(at_once)
+
+
+def test_the_same_set_again_is_left_as_it_is_and_another_only_replaced_if_said(tmp_path):
+    folder = tmp_path / "set"
+    store.write(folder, sketch, 1, store.plainly(2), progress=False)
+    before, again = contents(folder), Interrupts(99)
+    store.write(folder, again, 1, store.plainly(2), progress=False)
+    assert contents(folder) == before and again.painted == 0
+    for jobs, seed in ((store.plainly(1), 0), (store.plainly(2), 1), (store.as_drive(2, 0), 0)):
+        with pytest.raises(DataError, match="not an empty folder.*overwrite"):
+            store.write(folder, sketch, 1, jobs, seed=seed, progress=False)
+    (folder / "images" / "mine.png").write_bytes(b"keep me")
+    with pytest.raises(DataError, match=r"mine.png is no file of the painted set"):
+        store.write(folder, sketch, 1, store.plainly(1), seed=1, progress=False, overwrite=True)
+    (folder / "images" / "mine.png").unlink()
+    assert contents(folder) == before
+    store.write(folder, sketch, 1, store.plainly(1), seed=1, progress=False, overwrite=True)
+    other = store.write(tmp_path / "other", sketch, 1, store.plainly(1), seed=1, progress=False)
+    assert contents(folder) == contents(other)
+
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("keep me")
+    with pytest.raises(DataError, match="not an empty folder"):
+        store.write(foreign, sketch, 1, store.plainly(1), progress=False, overwrite=True)
+
+
+def test_pictures_are_encoded_in_memory(tmp_path, monkeypatch):
+    targets = []
+    save = Image.Image.save
+
+    def watched(picture, target, *arguments, **options):
+        targets.append(target)
+        save(picture, target, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", watched)
+    for name, jobs in (("drive", store.as_drive(1, 1)), ("plain", store.plainly(1))):
+        store.write(tmp_path / name, sketch, 1, jobs, progress=False)
+    assert len(targets) == 3 + 4 + 7 and all(isinstance(target, BytesIO) for target in targets)
+
+
+def test_a_log_has_no_bars(tmp_path, capsys):
+    store.write(tmp_path / "set", sketch, 1, store.plainly(2), progress=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_too_many_images_are_refused(tmp_path):

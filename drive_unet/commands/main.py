@@ -191,7 +191,11 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
         " (red, blue), centreline and calibre as PNG, eyes as JSON. train and evaluate take DIR as --data.",
     )
     synthesize.add_argument(
-        "folder", metavar="DIR", type=Path, help="folder to write to; new or empty, filled completely or not"
+        "folder",
+        metavar="DIR",
+        type=Path,
+        help="folder to write to; new or empty, filled completely or not; "
+        "after an interruption the same command goes on",
     )
     synthesize.add_argument("--images", metavar="N", type=_from(1), default=40, help="default: %(default)s")
     synthesize.add_argument(
@@ -207,6 +211,11 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
         metavar="W",
         type=_from(1),
         help="threads that paint; no pixel depends on it (default: as many as cores, at most 8)",
+    )
+    synthesize.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace another painted set in DIR, or one left unfinished; never any other file",
     )
     synthesize.set_defaults(run=_later("synthesize"))
 

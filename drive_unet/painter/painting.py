@@ -101,25 +101,30 @@ def make_dataset(
     test: int = 20,
     workers: int | None = None,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Paint a complete dataset in DRIVE's own layout and encodings.
 
     Args:
-        folder: where to; it must not exist or be empty. It appears complete or not at all.
+        folder: where to; it must not exist or be empty. It appears complete or not at all; of a call that was
+            interrupted, the same call goes on with the eyes that are finished.
         seed: of the whole set; the same seed gives the same pixels, whatever `workers` is.
         training, test: number of images; 20 and 20 in DRIVE, at most 79 and 20.
         workers: threads; None takes the number of cores, at most 8.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal and in notebooks.
+        overwrite: replace another painted set in the folder, and what was left unfinished of one.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: if the folder holds something already or cannot be written.
+        DataError: if the folder holds something else already or cannot be written, or eyes were left
+            unfinished there of another seed or version.
         ValueError: if so many images have no numbers in DRIVE's scheme.
     """
     jobs = _store.as_drive(training, test)
-    return _store.write(folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress)
+    settings = {"seed": seed, "workers": workers, "progress": progress, "overwrite": overwrite}
+    return _store.write(folder, paint, VERSION, jobs, **settings)
 
 
 def synthesize(
@@ -129,6 +134,7 @@ def synthesize(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Paint any number of photographs with all that is known about them, in plain folders.
 
@@ -138,23 +144,27 @@ def synthesize(
     with the shorter one of the same seed; none of its eyes is in the embedded set.
 
     Args:
-        folder: where to; it must not exist or be empty. It appears complete or not at all.
+        folder: where to; it must not exist or be empty. It appears complete or not at all; of a call that was
+            interrupted, the same call goes on with the eyes that are finished.
         images: how many.
         seed: of the whole set; the same seed gives the same pixels, whatever `workers` is.
         workers: threads; None takes the number of cores, at most 8.
-        progress: show a progress bar.
+        progress: show a progress bar, on a terminal and in notebooks.
+        overwrite: replace another painted set in the folder, and what was left unfinished of one.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: if the folder holds something already or cannot be written.
+        DataError: if the folder holds something else already or cannot be written, or eyes were left
+            unfinished there of another seed or version.
         ValueError: if `images` is less than 1.
     """
     if images < 1:
         raise ValueError(f"images={images}: ask for one or more")
     jobs = _store.plainly(images)
-    return _store.write(folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress)
+    settings = {"seed": seed, "workers": workers, "progress": progress, "overwrite": overwrite}
+    return _store.write(folder, paint, VERSION, jobs, **settings)
 
 
 def make_embedded(cache: str | Path, *, seed: int = 0, progress: bool = True) -> Path:

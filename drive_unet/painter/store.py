@@ -6,19 +6,22 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import auto, std
 
 from drive_unet.errors import DataError
 
 MANIFEST = "manifest.json"
+FINISHED = "finished.jsonl"  # of a set that is not complete yet: what it is, then a line an eye
 PLAIN = 2_000_000  # added to the numbers of a plain set, so that it repeats no eye of the embedded one
 
 
@@ -27,16 +30,34 @@ def cores() -> int:
     return min(os.cpu_count() or 1, 8)
 
 
+def _save(picture: Image.Image, path: Path, form: str, **options) -> None:
+    """Write a picture, complete or not at all.
+
+    It is encoded in memory: given a path, Pillow 10.0 hands the file to libtiff, which closes it, and a
+    thread's next file has its number then ("Bad file descriptor").
+    """
+    encoded = BytesIO()
+    picture.save(encoded, form, **options)
+    _put(path, encoded.getvalue())
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file, complete or not at all."""
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+
+
 def _save_mask(mask: np.ndarray, path: Path) -> None:
     """A (H, W) bool mask as greyscale GIF of {0, 255}, as DRIVE's first observer and FOV masks are."""
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(path, "GIF", optimize=False)
+    _save(Image.fromarray(mask.astype(np.uint8) * np.uint8(255)), path, "GIF", optimize=False)
 
 
 def _save_palette_mask(mask: np.ndarray, path: Path) -> None:
     """A (H, W) bool mask as palette GIF with indices {0, 1}, whose colours read as {3, 253} in grey."""
     picture = Image.frombytes("P", mask.shape[::-1], mask.astype(np.uint8).tobytes())
     picture.putpalette([3, 3, 3, 253, 253, 253])
-    picture.save(path, "GIF", optimize=False)
+    _save(picture, path, "GIF", optimize=False)
 
 
 def image_seed(seed: int, number: int) -> int:
@@ -49,7 +70,7 @@ def _write_as_drive(paint: Callable, seed: int, root: Path, part: str, number: i
     fundus = paint(image_seed(seed, number))
     base = f"{number:02d}"
     names = [f"{part}/images/{base}_{part}.tif"]
-    Image.fromarray(fundus.image).save(_new(root, names[0]), "TIFF", compression="tiff_lzw")
+    _save(Image.fromarray(fundus.image), _new(root, names[0]), "TIFF", compression="tiff_lzw")
     names.append(f"{part}/1st_manual/{base}_manual1.gif")
     _save_mask(fundus.vessels, _new(root, names[-1]))
     names.append(f"{part}/mask/{base}_{part}_mask.gif")
@@ -78,11 +99,11 @@ def _write_plainly(paint: Callable, seed: int, root: Path, number: int) -> list[
     for name, picture in zip(names, pictures.values(), strict=True):
         if picture.dtype == bool:
             picture = picture.astype(np.uint8) * np.uint8(255)
-        Image.fromarray(picture).save(_new(root, name), "PNG", compress_level=4)
+        _save(Image.fromarray(picture), _new(root, name), "PNG", compress_level=4)
     names.append(f"eyes/{number:06d}.json")
     record = {"seed": own_seed, **fundus.eye._asdict()}
     text = json.dumps(record, indent=1, default=lambda place: [round(float(value), 2) for value in place])
-    _new(root, names[-1]).write_text(text + "\n", encoding="utf-8")
+    _put(_new(root, names[-1]), (text + "\n").encode())
     return names
 
 
@@ -126,20 +147,63 @@ def intact(folder: Path, version: int, seed: int) -> bool:
         return False
 
 
-def _paint_all(root: Path, paint, version, jobs, seed, workers, progress) -> None:
-    """Write a whole set with its manifest into the empty folder `root`."""
-    names: list[str] = []
+def _key(job: tuple) -> str:
+    """What tells one eye of a set from another: its number, and the split in DRIVE's layout."""
+    return " ".join(str(part) for part in job[1:])
+
+
+def _paint_one(job: tuple, paint: Callable, seed: int, root: Path) -> dict[str, dict]:
+    writer, *which = job
+    return {name: _fingerprint(root / name) for name in writer(paint, seed, root, *which)}
+
+
+def _paint_all(
+    root: Path,
+    paint: Callable,
+    version: int,
+    jobs: list[tuple],
+    seed: int,
+    workers: int | None,
+    progress: bool,
+    finished: Mapping[str, dict[str, dict]] | None = None,
+    keep: Callable[[str, dict[str, dict]], None] | None = None,
+) -> None:
+    """Write what is not `finished` of a set into the folder `root`, and the manifest of it all.
+
+    The files' fingerprints of each eye are given to `keep` as soon as it is there.
+    """
+    eyes = dict(finished or {})
+
+    def done(key: str, future: Future) -> None:
+        eyes[key] = future.result()
+        if keep is not None:
+            keep(key, eyes[key])
+
+    in_notebook = auto.notebook_tqdm is not std.tqdm
+    shown = progress and (in_notebook or sys.stderr.isatty())  # a bar would fill a log
     with ThreadPoolExecutor(workers or cores()) as pool:
-        waiting = [pool.submit(writer, paint, seed, root, *which) for writer, *which in jobs]
+        waiting = {
+            pool.submit(_paint_one, job, paint, seed, root): key
+            for job in jobs
+            if (key := _key(job)) not in eyes
+        }
         try:
-            for job in tqdm(waiting, desc="painting eyes", unit="image", disable=not progress):
-                names += job.result()
+            with auto.tqdm(
+                total=len(jobs), initial=len(eyes), desc="painting eyes", unit="image", disable=not shown
+            ) as bar:
+                for future in as_completed(waiting):
+                    done(waiting[future], future)
+                    bar.update()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
+            for future, key in waiting.items():
+                if key not in eyes and not future.cancelled() and future.exception() is None:
+                    done(key, future)
             raise
-    files = {name: _fingerprint(root / name) for name in sorted(names)}
-    manifest = {"generator": "drive_unet.painter", "version": version, "seed": seed, "files": files}
-    (root / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    files = {name: eyes[key][name] for key in eyes for name in eyes[key]}
+    manifest = {"generator": "drive_unet.painter", "version": version, "seed": seed}
+    manifest["files"] = dict(sorted(files.items()))
+    _put(root / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def write(
@@ -151,34 +215,150 @@ def write(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> Path:
-    """Paint a dataset into `folder`, complete or not at all; `jobs` are from `as_drive` or `plainly`."""
+    """Paint a dataset into `folder`, which appears complete or not at all.
+
+    What is finished when the painting is interrupted stays in a folder beside it (`unfinished`), and the next
+    call for a set of this version and seed goes on with it. Where the very set is there already, nothing is
+    done.
+
+    Args:
+        folder: new or empty.
+        paint: makes a `Fundus` of a seed.
+        version: of the painter.
+        jobs: from `as_drive` or `plainly`.
+        seed, workers, progress: see `painting.synthesize`.
+        overwrite: replace another painted set, and what was left unfinished of one; never any other file.
+
+    Raises:
+        DataError: if something else is there, or the folder cannot be written.
+    """
     folder = Path(folder).expanduser().resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(
-            f"{folder} exists and is not an empty folder; name a new folder for the painted dataset"
-        )
-    work = None
+    work, root = unfinished(folder), unfinished(folder) / "set"
+    images = {_image(job) for job in jobs}
+    if intact(folder, version, seed) and {name for name in _listed(folder) if "images/" in name} == images:
+        return folder
+    _refuse_what_is_there(folder, overwrite)
+    eyes: dict[str, dict[str, dict]] | None = None  # None: what lies in `work` is not ours to remove
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        root = work / "set"
-        root.mkdir()
-        _paint_all(root, paint, version, jobs, seed, workers, progress)
+        header = {"generator": "drive_unet.painter", "version": version, "seed": seed}
+        finished = _finished(work, header, overwrite)
+        eyes = {key: finished[key] for key in map(_key, jobs) if key in finished}
+        _clear(root, {name for files in eyes.values() for name in files})
+        lines = [header, *([key, files] for key, files in eyes.items())]
+        _put(work / FINISHED, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        with (work / FINISHED).open("a", encoding="utf-8") as record:
+
+            def keep(key: str, files: dict[str, dict]) -> None:
+                eyes[key] = files
+                record.write(json.dumps([key, files]) + "\n")
+                record.flush()
+
+            _paint_all(root, paint, version, jobs, seed, workers, progress, dict(eyes), keep)
         if folder.exists():  # perhaps the one that a terminal is in, so it stays
+            (work / "replaced").mkdir()
+            for entry in list(folder.iterdir()):  # of a painted set, or the folder is empty
+                os.replace(entry, work / "replaced" / entry.name)
             for entry in sorted(root.iterdir(), key=lambda entry: entry.name == MANIFEST):
                 os.replace(entry, folder / entry.name)
         else:
             os.replace(root, folder)
+        eyes.clear()
     except OSError as error:
+        kept = f"; {len(eyes)} finished eyes are kept in {work}" if eyes else ""
         raise DataError(
             f"cannot write the painted dataset to {folder} ({error.strerror or error}); "
-            "name a folder that can be written"
+            f"name a folder that can be written{kept}"
         ) from error
     finally:
-        if work is not None:
+        if eyes == {}:  # all in place, or none painted
             shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def unfinished(folder: str | Path) -> Path:
+    """Where the finished eyes of a set are kept until it is complete: a hidden folder beside its own."""
+    folder = Path(folder).expanduser().resolve()
+    return folder.with_name(f".{folder.name}.unfinished")
+
+
+def _image(job: tuple) -> str:
+    """The relative name of the photograph that a job writes."""
+    writer, *which = job
+    if writer is _write_plainly:
+        return f"images/{which[0]:06d}.png"
+    return f"{which[0]}/images/{which[1]:02d}_{which[0]}.tif"
+
+
+def _listed(folder: Path) -> set[str]:
+    """The relative names of the files that the manifest in a folder lists; none where there is none."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {MANIFEST, *manifest["files"]} if manifest["generator"] == "drive_unet.painter" else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _refuse_what_is_there(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    listed = _listed(folder) if folder.is_dir() else set()
+    if not overwrite or not listed:
+        more = ", or replace the painted set in it with --overwrite (overwrite=True)" if listed else ""
+        raise DataError(
+            f"{folder} exists and is not an empty folder; name a new folder for the painted dataset{more}"
+        )
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in listed:
+            raise DataError(
+                f"{path} is no file of the painted set in {folder} and would be lost; move it elsewhere, or "
+                "name a new folder"
+            )
+
+
+def _finished(work: Path, header: dict, overwrite: bool) -> dict[str, dict[str, dict]]:
+    """The eyes, each its files' fingerprints by name, that an interrupted call left whole in `work`.
+
+    Raises:
+        DataError: if they are of another version or seed, and are not to be overwritten.
+    """
+    root, eyes = work / "set", {}
+    root.mkdir(parents=True, exist_ok=True)
+    if not (work / FINISHED).is_file():
+        return eyes
+    first, *lines = (work / FINISHED).read_bytes().split(b"\n")
+    if _parsed(first) != header:
+        if overwrite:
+            return eyes
+        raise DataError(
+            f"{work} holds eyes that another call left unfinished, not of seed {header['seed']} and version "
+            f"{header['version']} of the painter: ask for what it did to go on with them, remove that "
+            "folder, or name another one"
+        )
+    for line in lines:
+        try:
+            key, files = _parsed(line)
+            if all(_fingerprint(root / name) == mark for name, mark in files.items()):
+                eyes[key] = files
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue  # a line that was not written to its end, or a file that is not there any more
+    return eyes
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _clear(root: Path, names: set[str]) -> None:
+    """Remove whatever is not named from an unfinished set."""
+    for path in root.rglob("*"):
+        if path.is_file() and path.relative_to(root).as_posix() not in names:
+            path.unlink()
 
 
 def cached(cache: Path, paint: Callable, version: int, *, seed: int = 0, progress: bool = True) -> Path:
