@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from drive_unet.data.dataset import DRIVEDataset, Sample
 from drive_unet.data.reading import read_image
 from drive_unet.models import fused
 from drive_unet.preprocessing.prepare import Prepared, prepare
+from drive_unet.progress import bar
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels at the network's scale; a larger picture is cut into tiles unless told otherwise
@@ -110,7 +110,7 @@ def predict_each(
     """The maps of `predict_all` one after the other, so that only one is in memory."""
     samples = dataset.subset(range(len(dataset)))
     run = _Runner(model, device=device)
-    for index in tqdm(range(len(samples)), desc="predicting", unit="image", disable=not progress):
+    for index in bar(range(len(samples)), desc="predicting", unit="image", shown=progress):
         yield run.probability(samples[index], None, tta)[0]
 
 

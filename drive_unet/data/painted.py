@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from drive_unet.data.cache import cache_folder
 from drive_unet.data.dataset import DRIVEDataset
@@ -24,6 +23,7 @@ from drive_unet.painter import painting, store
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import Fundus
 from drive_unet.preprocessing.prepare import Preprocessing
+from drive_unet.progress import bar
 
 
 def embedded_folder(seed: int = 0, progress: bool = True) -> Path:
@@ -56,12 +56,12 @@ def painted_dataset(
     seeds = list(seeds)
     with ThreadPoolExecutor() as pool:
         photographs = list(
-            tqdm(
+            bar(
                 pool.map(lambda seed: painted_photograph(painting.paint(seed, mix=mix)), seeds),
                 total=len(seeds),
                 desc="painting",
                 unit="image",
-                disable=not progress,
+                shown=progress,
             )
         )
     return DRIVEDataset.from_decoded([f"painted-{seed}" for seed in seeds], photographs)

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from drive_unet import __version__
 from drive_unet.data.cache import cache_folder, sweep, write_atomically
@@ -30,6 +29,7 @@ from drive_unet.data.pairing import Pair
 from drive_unet.data.reading import Decoded, read_image, read_photograph
 from drive_unet.errors import DataError
 from drive_unet.preprocessing.prepare import Levels, Preprocessing, levels, rescale, rescale_mask
+from drive_unet.progress import bar
 
 IN_MEMORY = 512 * 2**20  # bytes; a set that is larger when decoded stays in its files
 _FORMAT = 1  # of the prepared files: raise it whenever other bytes are written for the same photograph
@@ -45,7 +45,7 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], doing: str) 
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(function, items)
-        return list(tqdm(results, total=len(items), desc=doing, unit="image", delay=2, disable=None))
+        return list(bar(results, total=len(items), desc=doing, unit="image", delay=2))
 
 
 def open_photographs(pairs: Iterable[Pair], *, smooth: bool = False) -> list[Stored]:

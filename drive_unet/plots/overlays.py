@@ -1,6 +1,6 @@
-"""Pictures as arrays: conversions, error colours, overlays, outlines, crops and vessel calibre (numpy only).
+"""Pictures as arrays: conversions, error colours, overlays, outlines, crops and vessel calibre.
 
-Everything here takes tensors, PIL images or arrays and gives arrays; `plots` and `explorer` draw with it.
+Everything here takes tensors, PIL images or arrays and gives NumPy arrays; figures and widgets draw with it.
 """
 
 from __future__ import annotations

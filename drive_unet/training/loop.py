@@ -24,7 +24,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, broadcast_object_list, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from drive_unet.augmentation import training_transform
 from drive_unet.data.dataset import DRIVEDataset
@@ -37,6 +36,7 @@ from drive_unet.losses import Loss, combine
 from drive_unet.metrics.exact import choose_threshold, confusion
 from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing.prepare import standardise
+from drive_unet.progress import bar
 from drive_unet.training.provenance import trained_on
 
 BEST, LAST = "best.safetensors", "last.pt"
@@ -196,12 +196,12 @@ def fit(
         patches = patches.prepared(model.preprocessing)
         batches = _batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
         earlier, start = run.seconds, time.perf_counter()
-        bar = tqdm(
+        steps_bar = bar(
             total=steps,
             initial=done,
             desc="training",
             unit="step",
-            disable=not (progress and accelerator.is_main_process),
+            shown=progress and accelerator.is_main_process,
         )
         network.train()
         for step, batch in enumerate(batches, start=done + 1):
@@ -222,7 +222,7 @@ def fit(
             row = {"step": step, "loss": shown, "lr": schedule.get_last_lr()[0]}
             run.history.append(row)
             schedule.step()
-            bar.update()
+            steps_bar.update()
             if step % validate_every == 0 or step == steps:
                 if validation is not None:
                     if isinstance(train, PaintedStream):  # its eyes are known since they were painted
@@ -234,8 +234,8 @@ def fit(
                 run.seconds = earlier + time.perf_counter() - start
                 if run.folder and accelerator.is_main_process:
                     _save(run, state, parts, budget)
-            bar.set_postfix(_postfix(run), refresh=False)
-        bar.close()
+            steps_bar.set_postfix(_postfix(run), refresh=False)
+        steps_bar.close()
     run.seconds = earlier + time.perf_counter() - start
     averaged.put_in()
     _finish(run, state, accelerator.unwrap_model(network, keep_fp32_wrapper=False))
