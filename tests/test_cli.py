@@ -761,6 +761,29 @@ def test_synthesize_says_where_the_photographs_are_and_what_to_do_with_them(tmp_
     assert len(list((folder / "labels").iterdir())) == 3
 
 
+def test_an_interrupted_synthesize_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    painted = []
+
+    def interrupted(seed):
+        if len(painted) == 2:
+            raise KeyboardInterrupt
+        painted.append(seed)
+        return paint(seed, (73, 71))
+
+    monkeypatch.setattr(painting, "paint", interrupted)
+    synthesize = ("synthesize", tmp_path / "eyes", "--images", 3, "--workers", 1)
+    assert done(*synthesize) == 130
+    assert "The same command goes on with the eyes that are finished" in capsys.readouterr().err
+    assert "not of seed 1" in refused(capsys, *synthesize, "--seed", 1)
+    painted.clear()
+    assert done(*synthesize) == 0
+    assert len(painted) == 1 and len(list((tmp_path / "eyes" / "labels").iterdir())) == 3
+    painted.clear()
+    assert "--overwrite" in refused(capsys, *synthesize[:2], "--images", 1, "--seed", 1)
+    assert done(*synthesize[:2], "--images", 1, "--seed", 1, "--overwrite") == 0
+    assert [path.name for path in (tmp_path / "eyes" / "labels").iterdir()] == ["000001.png"]
+
+
 def test_synthesize_never_writes_over_anything(synthesized, capsys):
     before = contents(synthesized)
     for arguments in ((synthesized,), (synthesized, "--images", 1, "--seed", 2)):
