@@ -33,8 +33,8 @@ def cores() -> int:
 def _save(picture: Image.Image, path: Path, form: str, **options) -> None:
     """Write a picture, complete or not at all.
 
-    It is encoded in memory: given a path, Pillow 10.0 hands the file to libtiff, which closes it, and a
-    thread's next file has its number then ("Bad file descriptor").
+    It is encoded in memory, so that libtiff gets no open file: threads that wrote TIFFs with Pillow 10.0
+    ended in "Bad file descriptor".
     """
     encoded = BytesIO()
     picture.save(encoded, form, **options)
