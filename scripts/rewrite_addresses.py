@@ -30,17 +30,30 @@ COLAB = "https://colab.research.google.com"
 BADGE = re.compile(rf"\[!\[[^\]]*\]\([^)]*\)\]\({re.escape(COLAB)}[^)]*\)")
 
 SETUP = """\
+import importlib.util
 import sys
+from glob import glob
 
-if "google.colab" in sys.modules:  # Colab opens this one file only, so the package has to come along
-{notice}    %pip install --quiet git+{address}
+if "google.colab" in sys.modules and not importlib.util.find_spec("drive_unet"):
+    # Colab opens this one file only, so the package has to come along: as a wheel that lies in the
+    # session's folder or in the mounted Drive{or_address}.
+    wheels = sorted(glob("drive_unet-*.whl") + glob("drive/MyDrive/drive_unet-*.whl"))
+{install}
 
 from drive_unet import plots
 
 plots.use_style()"""
-PLACEHOLDER = """\
-    print("OWNER is a placeholder: until this copy has a public address, Colab cannot install it.")
-"""
+FROM_ADDRESS = """\
+    source = wheels[-1] if wheels else "git+{address}"
+    %pip install --quiet "{{source}}\""""
+FROM_WHEEL = """\
+    if not wheels:
+        sys.exit(
+            "This copy of drive-unet has no public address yet, and there is no wheel of it here. Put "
+            "drive_unet-*.whl (from `pip wheel --no-deps .` in the repository) into this session's "
+            "folder or into your Drive, mount that, and run this cell again."
+        )
+    %pip install --quiet "{wheels[-1]}\""""
 
 
 def repository() -> str:
@@ -67,9 +80,13 @@ def links(name: str) -> str:
 
 
 def setup_cell(address: str) -> str:
-    """Return the source of the set-up cell, the same in every notebook."""
-    notice = PLACEHOLDER if "/OWNER/" in address else ""
-    return SETUP.format(notice=notice, address=address)
+    """Return the source of the set-up cell, the same in every notebook.
+
+    Nothing is ever installed from the placeholder's address: somebody else may hold that name.
+    """
+    if "/OWNER/" in address:
+        return SETUP.format(or_address="", install=FROM_WHEEL)
+    return SETUP.format(or_address=", or else from its address", install=FROM_ADDRESS.format(address=address))
 
 
 def rewrite_notebook(notebook: dict, name: str, address: str) -> None:

@@ -99,9 +99,10 @@ def test_first_and_last_notebook_have_one_neighbour():
     assert addresses.links("A_painted_eyes").endswith("· next")
 
 
-def test_set_up_cell_says_that_there_is_no_address_while_there_is_none():
-    assert "OWNER is a placeholder" in addresses.setup_cell("https://github.com/OWNER/drive-unet")
+def test_set_up_cell_installs_from_an_address_only_where_there_is_one():
+    assert "git+" not in addresses.setup_cell("https://github.com/OWNER/drive-unet")
     assert "OWNER" not in addresses.setup_cell(ELSEWHERE)
+    assert f"git+{ELSEWHERE}" in addresses.setup_cell(ELSEWHERE)
 
 
 def test_addresses_in_text_follow_to_a_new_name_and_back():
