@@ -35,9 +35,10 @@ SAME_PICTURE = 8  # of 255 levels: the same figure drawn and compressed by other
 
 
 def digest(notebook: nbformat.NotebookNode) -> str:
-    """Return a short hash of the code cells' sources, without the set-up cell, which follows the address."""
+    """Return a short hash of the code cells' sources, without a set-up cell, which follows the address."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return hashlib.sha256("\0".join(code[1:]).encode()).hexdigest()[:16]
+    setup = bool(code) and "google.colab" in code[0]
+    return hashlib.sha256("\0".join(code[setup:]).encode()).hexdigest()[:16]
 
 
 def is_executed(notebook: nbformat.NotebookNode) -> bool:

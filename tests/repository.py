@@ -14,6 +14,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTION_PATHS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 # At the top of an unpacked source distribution, but not of the repository.
 NOT_OURS = {"PKG-INFO", "build", "data", "dist", "runs"}
 OUR_HIDDEN = {".ci", ".github", ".gitignore", ".pre-commit-config.yaml"}
