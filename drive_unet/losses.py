@@ -38,7 +38,7 @@ def dice_loss(logits: Tensor, vessels: Tensor, fov: Tensor | None = None, smooth
     Source: Milletari, Navab, Ahmadi, "V-Net", 3DV 2016 (arXiv 1606.04797), here with a plain denominator.
     """
     fov = _weights(fov, logits)
-    probability, vessels = torch.sigmoid(logits.float()) * fov, vessels * fov
+    probability, vessels = torch.sigmoid(logits.float()) * fov, vessels.to(logits.device) * fov
     intersection = (probability * vessels).sum()
     return 1 - (2 * intersection + smooth) / (probability.sum() + vessels.sum() + smooth)
 
@@ -56,7 +56,7 @@ def cldice_loss(
     segmentation", CVPR 2021 (arXiv 2003.07311).
     """
     fov = _weights(fov, logits)
-    probability, vessels = torch.sigmoid(logits.float()) * fov, vessels * fov
+    probability, vessels = torch.sigmoid(logits.float()) * fov, vessels.to(logits.device) * fov
     predicted_skeleton = soft_skeleton(probability, iterations)
     with torch.no_grad():
         skeleton = soft_skeleton(vessels, iterations)
@@ -98,6 +98,7 @@ def combine(**weights: float) -> Loss:
     def combined(logits: Tensor, vessels: Tensor, fov: Tensor | None = None) -> Tensor:
         return sum(weight * LOSSES[name](logits, vessels, fov) for name, weight in weights.items())
 
+    combined.description = " + ".join(f"{weight:g} {name}" for name, weight in sorted(weights.items()))
     return combined
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -18,13 +17,15 @@ import torch
 from drive_unet.augmentation import training_transform
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
-from drive_unet.inference import predict_all
 from drive_unet.losses import combine
-from drive_unet.metrics.exact import choose_threshold
 from drive_unet.models import UNet
 from drive_unet.preprocessing.prepare import Preprocessing
-from drive_unet.training.loop import BEST, TrainingRun, fit, processes
+from drive_unet.training.averages import mean_weights
+from drive_unet.training.checkpoints import BEST
+from drive_unet.training.loop import TrainingRun, fit
+from drive_unet.training.processes import processes
 from drive_unet.training.provenance import trained_on
+from drive_unet.training.thresholds import best_threshold
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def train(
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     mixed_precision: str | None = None,
     num_workers: int | None = None,
     progress: bool = True,
@@ -94,7 +96,7 @@ def train(
         held_out: labelled photographs that the thresholds are chosen on, and nothing else; by default those
             learned from, which with networks of this size costs little.
         steps: a budget other than the preset's.
-        seed, out, resume, mixed_precision, progress: as for `drive_unet.fit`.
+        seed, out, resume, overwrite, mixed_precision, progress: as for `drive_unet.fit`.
         num_workers: by default up to 8 where there is a GPU to be fed, else 0.
 
     Returns:
@@ -131,6 +133,7 @@ def train(
             seed=seed + member,
             out=Path(out) / f"member-{member}" if out and preset.members > 1 else out,
             resume=resume,
+            overwrite=overwrite,
             mixed_precision=mixed_precision,
             num_workers=num_workers,
             progress=progress,
@@ -147,23 +150,10 @@ def train(
     return model, replace(runs[0], seconds=seconds, folder=Path(out) if out else None)
 
 
-def mean_weights(models: Sequence[UNet]) -> UNet:
-    """The first network with the mean of all networks' weights and statistics in it."""
-    first, states = models[0], [model.state_dict() for model in models]
-    if len(models) > 1:
-        mean = {
-            name: torch.stack([state[name].double() for state in states]).mean(dim=0).to(value.dtype)
-            for name, value in states[0].items()
-        }
-        first.load_state_dict(mean)
-    return first
-
-
 def choose_thresholds(model: UNet, photographs: DRIVEDataset) -> None:
     """Set ``model.threshold`` and ``model.threshold_single`` to what gives the best pooled Dice there."""
-    vessels, fovs = photographs.vessels, photographs.fovs
-    model.threshold = choose_threshold(predict_all(model, photographs, tta=True), vessels, fovs)
-    model.threshold_single = choose_threshold(predict_all(model, photographs), vessels, fovs)
+    model.threshold = best_threshold(model, photographs, tta=True)[1]
+    model.threshold_single = best_threshold(model, photographs, tta=False)[1]
 
 
 def fov_width(photographs: DRIVEDataset) -> int:

@@ -25,7 +25,8 @@ from drive_unet.data import DRIVEDataset
 from drive_unet.losses import bce_loss
 from drive_unet.models import SegmentationModel, UNet
 from drive_unet.preprocessing import Preprocessing
-from drive_unet.training.loop import _batches, fit, processes
+from drive_unet.training.loop import fit
+from drive_unet.training.processes import processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by POSIX signals")
 
@@ -188,13 +189,13 @@ def test_the_processes_share_out_the_stream_of_one(folder):
     train, _ = photographs(folder)
     train.transform = training_transform(32)
 
-    def batches(done, index, processes, batch_size):
+    def share(done, index, processes, batch_size):
         accelerator = SimpleNamespace(process_index=index, num_processes=processes, device="cpu")
-        return [batch.image for batch in _batches(train, batch_size, 4, done, 0, 0, accelerator)]
+        return [batch.image for batch in batches(train, batch_size, 4, done, 0, 0, accelerator)]
 
     for done in (0, 3):
-        alone = batches(done, 0, 1, 6)
-        shares = [batches(done, index, 3, 2) for index in range(3)]
+        alone = share(done, 0, 1, 6)
+        shares = [share(done, index, 3, 2) for index in range(3)]
         assert len(alone) == 4 - done
         assert all(torch.equal(whole, torch.cat(parts)) for whole, *parts in zip(alone, *shares, strict=True))
 
@@ -241,7 +242,7 @@ def test_after_one_was_killed_the_checkpoint_goes_on(both, folder, tmp_path):
     unbroken = both[0]["usual"]["history"]
 
     shutil.copytree(folder / "killed", tmp_path / "alone")
-    with pytest.raises(ValueError, match="belongs to another run \\(patches_a_step was 4\\)"):
+    with pytest.raises(ValueError, match="belongs to another run \\(patches a step was 4"):
         usual(folder, EACH, resume=True, out=tmp_path / "alone")
     _, alone = usual(folder, 2 * EACH, resume=True, out=tmp_path / "alone")
     assert alone.history[:2] == unbroken[:2]

@@ -4,16 +4,20 @@ import json
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torchvision.transforms import v2
 
 from drive_unet.augmentation import training_transform
 from drive_unet.data import DRIVEDataset, load_drive
 from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.inference import predict
-from drive_unet.losses import bce_loss
+from drive_unet.losses import bce_loss, combine
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
-from drive_unet.training.loop import _Average, fit
+from drive_unet.training import best_threshold, fit
+from drive_unet.training.averages import moving_average
 
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
 
@@ -71,9 +75,11 @@ def test_the_best_weights_and_their_threshold_are_kept(train, validation, tmp_pa
     scored = {row["step"]: row["dice"] for row in run.history if "dice" in row}
     assert sorted(scored) == [2, 4, 6]
     assert run.best_dice == max(scored.values()) == scored[run.best_step]
-    assert model.threshold == run.threshold
+    assert model.threshold_single == run.threshold
+    assert model.threshold == best_threshold(model, validation, tta=True)[1], "chosen with flips, for flips"
+    assert model.threshold_single == best_threshold(model, validation, tta=False)[1]
     loaded = UNet.from_pretrained(tmp_path)
-    assert loaded.threshold == run.threshold
+    assert (loaded.threshold, loaded.threshold_single) == (model.threshold, model.threshold_single)
     assert loaded.notes["training"]["images"] == train.names
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
@@ -93,6 +99,7 @@ def fit_until_the_sixth_step(model, train, *arguments, **options):
             raise Broken
         return cut(sample)
 
+    transform.description = None  # as if there were none, so that the run goes on without it
     with pytest.raises(Broken):
         fit(model, train.subset(train.names, transform), *arguments, **SMALL | options)
 
@@ -106,7 +113,11 @@ def test_resuming_ends_where_an_unbroken_run_ends(train, validation, tmp_path, a
     whole = fit(unbroken, *data, **options)
 
     fit_until_the_sixth_step(network(), *data, out=tmp_path, **options)
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == ({"last.pt", "best.safetensors"} if validated else {"last.pt"})
+    if validated:  # the best so far, ready for use with its thresholds and its past
+        best = UNet.from_pretrained(tmp_path)
+        assert set(best.notes["trained_on"]["before"]["names"]) == set(train.names)
     for _ in range(2):  # the second time there is nothing left to do
         resumed = network()
         run = fit(resumed, *data, out=tmp_path, resume=True, **options)
@@ -122,12 +133,32 @@ def test_a_run_writes_its_checkpoint_with_and_without_validation(train, tmp_path
     assert [row["step"] for row in json.loads(saved["run"])["history"]] == [1, 2, 3, 4]
 
 
-def test_resume_refuses_other_settings_and_damage(train, tmp_path):
+def test_resume_refuses_other_settings_and_damage(drive, train, tmp_path):
     fit(network(), train, steps=2, out=tmp_path, **SMALL)
-    with pytest.raises(ValueError, match="belongs to another run \\(steps was 2\\)"):
+    with pytest.raises(ValueError, match="belongs to another run \\(steps was 2, is 3\\)"):
         fit(network(), train, steps=3, out=tmp_path, resume=True, **SMALL)
-    with pytest.raises(ValueError, match="belongs to another run \\(arguments was"):
+    with pytest.raises(ValueError, match="belongs to another run \\(network was"):
         fit(UNet(widths=(4, 4)), train, steps=2, out=tmp_path, resume=True, **SMALL)
+    other = {
+        "loss was 1 bce \\+ 0.5 dice, is 1 bce": {"loss": combine(bce=1)},
+        "patch size was 32, is 48": {"patch_size": 48},
+        "weight decay was 0.01, is 0.1": {"weight_decay": 0.1},
+        "learning rate was 0.01, is 0.02": {"lr": 0.02},
+        "validation set was None, is": {"validation": drive.validation.subset([0])},
+    }
+    for words, changed in other.items():
+        with pytest.raises(ValueError, match=words):
+            fit(network(), train, **{"steps": 2, "out": tmp_path, "resume": True, **SMALL, **changed})
+    turned = train.subset(train.names, v2.RandomCrop(32))
+    with pytest.raises(ValueError, match="transform was None, is RandomCrop"):
+        fit(network(), turned, steps=2, out=tmp_path, resume=True, **SMALL)
+    shifted = train.subset(train.names[::-1])
+    with pytest.raises(ValueError, match="names of the photographs was .*; pixels of the photographs was"):
+        fit(network(), shifted, steps=2, out=tmp_path, resume=True, **SMALL)
+    started = network()
+    started.notes["trained_on"] = {"names": ["1"], "fingerprints": ["0" * 16], "before": None}
+    with pytest.raises(ValueError, match="weights that it started from was"):
+        fit(started, train, steps=2, out=tmp_path, resume=True, **SMALL)
     (tmp_path / "last.pt").write_bytes(b"cut off")
     with pytest.raises(ValueError, match="last.pt cannot be read .* delete it or train without resume"):
         fit(network(), train, steps=2, out=tmp_path, resume=True, **SMALL)
@@ -137,18 +168,16 @@ def test_resume_refuses_other_settings_and_damage(train, tmp_path):
 
 def test_an_average_follows_the_weights_and_forgets_their_start():
     model = torch.nn.BatchNorm1d(1)  # float weights and statistics, and an integer count
-    average = _Average(model, 0.2)
-    expected = 1.0  # batch normalisation's first weight
+    average, expected = moving_average(model, 0.2), 3.0  # the first weights that it is shown
     for step, value in enumerate([3.0, -2.0, 5.0], start=1):
         model.weight.data.fill_(value)
         model.num_batches_tracked.fill_(step)
-        average.update()
-        keep = min(0.2, [2 / 11, 3 / 12, 4 / 13][step - 1])
-        expected = keep * expected + (1 - keep) * value
-    assert average.values["weight"].item() == pytest.approx(expected)
-    assert average.values["num_batches_tracked"].item() == 3
-    with average.inside():
-        assert model.weight.item() == pytest.approx(expected)
+        average.update_parameters(model)
+        if step > 1:
+            keep = min(0.2, [2 / 11, 3 / 12][step - 2])
+            expected = keep * expected + (1 - keep) * value
+    assert average.module.weight.item() == pytest.approx(expected)
+    assert average.module.num_batches_tracked.item() == 3
     assert model.weight.item() == 5.0
 
 
@@ -163,12 +192,15 @@ def test_the_averaged_weights_are_validated_and_kept(train, validation, tmp_path
     options = {"steps": 4, "average": 0.9, "loss": loss, "out": tmp_path, **SMALL, "validate_every": 4}
     run = fit(model, train, validation if validated else None, **options)
     saved = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert same(model.state_dict(), saved["average"]["values"])
+    assert same(
+        model.state_dict(),
+        {k.removeprefix("module."): v for k, v in saved["average"].items() if k != "n_averaged"},
+    )
     assert same(model.state_dict(), UNet.from_pretrained(tmp_path).state_dict())
     assert run.best_step == 4
 
     name = "head.weight"  # the loss saw it before each step, and the checkpoint after the last one
-    expected, *after = [weights[name] for weights in passed] + [saved["model"][name]]
+    _, expected, *after = [weights[name] for weights in passed] + [saved["model"][name]]
     for step, value in enumerate(after, start=1):
         keep = (1 + step) / (10 + step)
         expected = keep * expected + (1 - keep) * value
@@ -185,6 +217,27 @@ def test_the_averaged_weights_are_validated_and_kept(train, validation, tmp_path
 def test_a_decay_that_is_none_is_refused(train, average):
     with pytest.raises(ValueError, match="average is the decay of a moving average, 0 to below 1, not "):
         fit(network(), train, steps=2, average=average, **SMALL)
+
+
+def test_a_run_is_not_replaced_unless_that_is_said(train, validation, tmp_path):
+    fit(network(), train, validation, steps=2, out=tmp_path, **SMALL)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        ValueError, match="holds last.pt of an earlier run: go on with resume=True, replace it"
+    ):
+        fit(network(), train, validation, steps=2, seed=1, out=tmp_path, **SMALL)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    fit(network(), train, validation, steps=2, seed=1, out=tmp_path, overwrite=True, **SMALL)
+    assert (tmp_path / "last.pt").read_bytes() != before["last.pt"]
+
+
+def test_the_caller_s_accelerator_is_as_it_was(train):
+    AcceleratorState._reset_state(reset_partial_state=False)
+    own = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=3)
+    fit(network(), train, steps=1, mixed_precision="no", **SMALL)
+    assert own.mixed_precision == "bf16" and own.state.mixed_precision == "bf16"
+    assert own.gradient_accumulation_steps == 3
+    AcceleratorState._reset_state(reset_partial_state=False)
 
 
 def test_a_second_run_may_have_another_precision(train):

@@ -11,7 +11,8 @@ from drive_unet.data.drive import load_drive
 from drive_unet.evaluation.evaluator import compare, evaluate, evaluate_second_observer
 from drive_unet.inference import predict_all, segment
 from drive_unet.models import UNet
-from drive_unet.training.loop import BEST, LAST, fit
+from drive_unet.training.checkpoints import BEST, LAST
+from drive_unet.training.loop import fit
 
 SCORES = "scores.csv"
 FIGURES = ("data", "training", "worst", "best", "another_camera")

@@ -14,7 +14,7 @@ from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import evaluate
 from drive_unet.evaluation.folds import Scored
 from drive_unet.models import SegmentationModel, UNet
-from drive_unet.training.loop import BEST
+from drive_unet.training.checkpoints import BEST
 from drive_unet.training.provenance import seen
 
 

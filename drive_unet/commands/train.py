@@ -15,7 +15,8 @@ from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
 from drive_unet.evaluation.folds import caution, fold_table
-from drive_unet.training.loop import BEST, LAST, processes
+from drive_unet.training.checkpoints import BEST, LAST
+from drive_unet.training.processes import processes
 from drive_unet.training.provenance import versions
 
 

@@ -1,8 +1,11 @@
-from .loop import BEST as BEST
-from .loop import LAST as LAST
+from .averages import mean_weights as mean_weights
+from .averages import moving_average as moving_average
+from .checkpoints import BEST as BEST
+from .checkpoints import LAST as LAST
 from .loop import TrainingRun as TrainingRun
 from .loop import fit as fit
-from .loop import processes as processes
+from .processes import processes as processes
 from .provenance import seen as seen
 from .provenance import trained_on as trained_on
 from .provenance import versions as versions
+from .thresholds import best_threshold as best_threshold

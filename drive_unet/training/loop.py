@@ -6,41 +6,33 @@ resuming, an early stop, and any device, precision or number of processes throug
 
 from __future__ import annotations
 
+import copy
 import html
-import json
 import math
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, broadcast_object_list, send_to_device
+from accelerate import Accelerator
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from drive_unet.augmentation import training_transform
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
 from drive_unet.data.pairing import listed
-from drive_unet.data.sample import Sample, collate
 from drive_unet.errors import DataError
-from drive_unet.inference import predict_all
 from drive_unet.losses import Loss, combine
-from drive_unet.metrics.exact import choose_threshold, confusion
 from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
+from drive_unet.training.averages import moving_average
+from drive_unet.training.checkpoints import BEST, LAST, load, save, settings_of
+from drive_unet.training.processes import accelerated, batches
 from drive_unet.training.provenance import trained_on
-
-BEST, LAST = "best.safetensors", "last.pt"
-TIMEOUT = timedelta(minutes=30)  # of waiting for another process, which may be validating
+from drive_unet.training.thresholds import best_threshold
 
 
 @dataclass
@@ -53,7 +45,7 @@ class TrainingRun:
         best_step: the step whose weights the model has now.
         best_dice: its validation Dice, pooled inside the FOV, at ``threshold``; None without validation.
             Step and threshold were chosen on these images, so it flatters a little.
-        threshold: the threshold that gave it, now also ``model.threshold``.
+        threshold: the threshold that gave it, of one pass, now ``model.threshold_single``.
         seconds: wall time of training and validation, summed over resumed parts.
         stopped_early: whether patience ran out before the last step.
         folder: where checkpoints lie, or None.
@@ -107,6 +99,7 @@ def fit(
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     patience: int | None = None,
     validate_every: int = 100,
     num_workers: int = 0,
@@ -117,8 +110,10 @@ def fit(
     """Train a network on random patches and keep its best weights.
 
     AdamW with a one-cycle learning rate (Smith and Topin, arXiv 1708.07120). With a validation set the
-    network is scored on whole photographs every ``validate_every`` steps; the weights with the best Dice,
-    and the threshold that gave it, are in the model afterwards. Without one the last weights stay.
+    network is scored on whole photographs every ``validate_every`` steps, in one pass; the weights with the
+    best Dice are in the model afterwards, with the threshold that gave it (``threshold_single``) and the
+    best one for four flips there (``threshold``). Without a validation set the last weights stay, and the
+    thresholds as they were.
 
     The same seed, data and versions give the same weights on the same device. The generator of the caller
     is left as it was. The network's first weights are the caller's: seed before building it.
@@ -140,7 +135,10 @@ def fit(
         lr: the peak of the one-cycle schedule.
         loss: ``loss(logits, vessels, fov)``; by default BCE plus half of soft Dice.
         patch_size: side of the patches in pixels.
-        out: folder for ``best.safetensors`` and ``last.pt``, seen by all processes; none written by default.
+        out: folder for ``best.safetensors``, written whenever a validation is better than all before
+            (without a validation set at the end), and ``last.pt``; seen by all processes. None written by
+            default.
+        overwrite: begin anew although ``out`` holds another run, which is replaced.
         resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted.
         patience: stop after this many validations without a better Dice.
         validate_every: steps from one validation, and one ``last.pt``, to the next; the last step has both.
@@ -157,8 +155,8 @@ def fit(
     Raises:
         DataError: datasets without labels, or sharing a photograph.
         FloatingPointError: if the loss becomes infinite or not a number, in any process.
-        ValueError: for budgets below one, an ``average`` out of range, or ``resume`` without ``out``, or of
-            another run.
+        ValueError: for budgets below one, an ``average`` out of range, ``resume`` without ``out`` or of a
+            run with other settings, or an ``out`` that holds a run without ``resume`` or ``overwrite``.
     """
     _refuse_bad_data(train, validation)
     if min(steps, batch_size, validate_every) < 1:
@@ -169,85 +167,175 @@ def fit(
         raise ValueError(f"average is the decay of a moving average, 0 to below 1, not {average}")
     if resume and out is None:
         raise ValueError("resume needs out, the folder of the run to go on with")
+    folder = Path(out) if out else None
+    if folder is not None and not (resume or overwrite):
+        refuse_to_replace(folder)
     loss = loss or combine(bce=1.0, dice=0.5)
-    accelerator = _accelerator(mixed_precision)
-    budget = {"steps": steps, "patches_a_step": batch_size * accelerator.num_processes, "lr": lr}
-    budget |= {"seed": seed, "images": train.names, "average": average, "arguments": model.arguments}
-    budget["pixels"] = train.identity  # names alone do not tell DRIVE from the embedded set
-
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
-    run = TrainingRun(threshold=model.threshold, folder=Path(out) if out else None)
-    state: dict[str, Any] = {"stale": 0, "best": None}
-
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        network, optimizer = accelerator.prepare(model, optimizer)
-        averaged = _Average(model, average)
-        parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": averaged}
-        if accelerator.scaler is not None:  # of fp16
-            parts["scaler"] = accelerator.scaler
-        if isinstance(train, PaintedStream):  # which of its eyes were read
-            parts["stream"] = train
-        if resume and (run.folder / LAST).is_file():
-            state = _load(run, parts, budget)
-        done = len(run.history)
+    devices = range(torch.cuda.device_count())
+    with accelerated(mixed_precision) as accelerator, torch.random.fork_rng(devices=devices):
+        a_step = batch_size * accelerator.num_processes
+        numbers = {"steps": steps, "patches_a_step": a_step, "lr": lr, "weight_decay": weight_decay}
+        numbers |= {"seed": seed, "average": average, "patch_size": patch_size}
+        settings = settings_of(model, train, validation, loss, **numbers)
         patches = train.subset(range(len(train)), train.transform or training_transform(patch_size))
         patches = patches.prepared(model.preprocessing)
-        batches = _batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
-        earlier, start = run.seconds, time.perf_counter()
-        steps_bar = bar(
-            total=steps,
-            initial=done,
-            desc="training",
-            unit="step",
-            shown=progress and accelerator.is_main_process,
-        )
+
+        torch.manual_seed(seed)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+        keeper = _Keeper(model, average, train, validation, folder, patience, accelerator)
+        network, optimizer = accelerator.prepare(model, optimizer)
+        parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": keeper.average}
+        parts |= {"scaler": accelerator.scaler, "stream": train if isinstance(train, PaintedStream) else None}
+        parts = {name: part for name, part in parts.items() if part is not None}
+        run = TrainingRun(threshold=model.threshold_single, folder=folder)
+        if resume and (folder / LAST).is_file():
+            keeper.state, earlier = load(folder, parts, settings)
+            vars(run).update(earlier | {"folder": folder})
+        done, before, start = len(run.history), run.seconds, time.perf_counter()
+        shown = progress and accelerator.is_main_process
+        steps_bar = bar(total=steps, initial=done, desc="training", unit="step", shown=shown)
         network.train()
-        for step, batch in enumerate(batches, start=done + 1):
+        stream = batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
+        for step, batch in enumerate(stream, start=done + 1):
             if run.stopped_early:
                 break
             with accelerator.autocast():
                 logits = network(standardise(batch.image, batch.fov, batch.levels))
             value = loss(logits, batch.vessels, batch.fov)
-            shown = accelerator.reduce(value.detach(), "mean").item()  # so all processes fail together
-            if not math.isfinite(shown):
-                raise FloatingPointError(
-                    f"the loss is {shown} at step {step}; try a lower lr than {lr:g} or mixed_precision='no'"
-                )
+            row = {
+                "step": step,
+                "loss": _finite(value, step, lr, accelerator),
+                "lr": schedule.get_last_lr()[0],
+            }
             optimizer.zero_grad()
             accelerator.backward(value)
             optimizer.step()
-            averaged.update()
-            row = {"step": step, "loss": shown, "lr": schedule.get_last_lr()[0]}
-            run.history.append(row)
             schedule.step()
-            steps_bar.update()
+            keeper.update()
+            run.history.append(row)
             if step % validate_every == 0 or step == steps:
                 if validation is not None:
-                    if isinstance(train, PaintedStream):  # its eyes are known since they were painted
-                        _refuse_shared(train, validation)
-                    with averaged.inside():
-                        row["dice"], row["threshold"] = _validate(model, validation, accelerator)
-                        _keep_if_best(run, state, model, row)
-                    run.stopped_early = patience is not None and state["stale"] >= patience
-                run.seconds = earlier + time.perf_counter() - start
-                if run.folder and accelerator.is_main_process:
-                    _save(run, state, parts, budget)
+                    _refuse_shared(
+                        train, validation
+                    )  # the eyes of a stream are known since they were painted
+                    keeper.validate(run, row)
+                run.seconds = before + time.perf_counter() - start
+                if folder and accelerator.is_main_process:
+                    save(folder, parts, keeper.state, vars(run) | {"folder": None}, settings)
+            steps_bar.update()
             steps_bar.set_postfix(_postfix(run), refresh=False)
         steps_bar.close()
-    run.seconds = earlier + time.perf_counter() - start
-    averaged.put_in()
-    _finish(run, state, accelerator.unwrap_model(network, keep_fp32_wrapper=False))
-    broadcast(model.state_dict())  # in place: the first process's statistics for all
-    model.notes = {**model.notes, "training": {**budget, "run": str(run)}}
+        run.seconds = before + time.perf_counter() - start
+        accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # the model's own forward again
+        keeper.finish(run)
+        broadcast(model.state_dict())  # in place: the first process's statistics for all
+        model.notes = {**model.notes, "training": {**settings, "run": str(run)}}
+        model.notes = learned_from(model.notes, train, validation)
+        if folder and accelerator.is_main_process:
+            model.save_pretrained(folder / BEST)
+        accelerator.wait_for_everyone()
+    return run
+
+
+class _Keeper:
+    """The weights that count: the moving average's if there is one, and of those the best by validation."""
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        decay: float,
+        train: DRIVEDataset,
+        validation: DRIVEDataset | None,
+        folder: Path | None,
+        patience: int | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self.model, self.train, self.validation = model, train, validation
+        self.folder, self.patience = folder, patience
+        self.accelerator = accelerator
+        # Copied before accelerate wraps the model's forward: a later copy would run the original's weights.
+        self.copy = copy.deepcopy(model).to(accelerator.device)
+        self.average = moving_average(self.copy, decay) if decay else None
+        self.state: dict[str, Any] = {"stale": 0, "best": None, "thresholds": None}
+
+    def update(self) -> None:
+        """Take a step of the training into the average."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def current(self) -> SegmentationModel:
+        """The network as it would be kept now, in evaluation mode."""
+        if self.average is None:
+            self.copy.load_state_dict(self.model.state_dict())
+            return self.copy.eval()
+        return self.average.module.eval()
+
+    def validate(self, run: TrainingRun, row: dict[str, float]) -> None:
+        """Score the network on whole photographs, and keep its weights if they are the best so far.
+
+        The first process does it and tells the others, so that all keep and stop alike.
+        """
+        network, main = self.current(), self.accelerator.is_main_process
+        scored = best_threshold(network, self.validation, tta=False) if main else (math.nan, math.nan)
+        row["dice"], row["threshold"] = broadcast_object_list(list(scored))
+        self.state["stale"] += 1
+        if run.best_dice is None or row["dice"] > run.best_dice:
+            run.best_dice, run.best_step, run.threshold = row["dice"], int(row["step"]), row["threshold"]
+            flips = best_threshold(network, self.validation, tta=True)[1] if main else math.nan
+            self.state["thresholds"] = [*broadcast_object_list([flips]), run.threshold]
+            self.state["stale"] = 0
+            self.state["best"] = {
+                key: value.to("cpu", copy=True) for key, value in network.state_dict().items()
+            }
+            if self.folder and main:
+                network.threshold, network.threshold_single = self.state["thresholds"]
+                network.save_pretrained(self.folder / BEST)
+        run.stopped_early = self.patience is not None and self.state["stale"] >= self.patience
+
+    def finish(self, run: TrainingRun) -> None:
+        """Give the model what is kept: the best weights and their thresholds, else the last weights."""
+        if self.state["best"] is not None:
+            self.model.load_state_dict(self.state["best"])
+            self.model.threshold, self.model.threshold_single = self.state["thresholds"]
+        else:
+            self.model.load_state_dict(self.current().state_dict())
+            run.best_step = int(run.history[-1]["step"]) if run.history else 0
+        self.model.eval()
+
+
+def learned_from(
+    notes: dict[str, Any], train: DRIVEDataset, validation: DRIVEDataset | None
+) -> dict[str, Any]:
+    """The notes with the photographs that a training learned from and chose on, after those of before."""
     for photographs in (train, validation):
         if photographs is not None:
-            model.notes["trained_on"] = trained_on(photographs, before=model.notes.get("trained_on"))
-    if run.folder and accelerator.is_main_process:
-        model.save_pretrained(run.folder / BEST)
-    accelerator.wait_for_everyone()
-    return run
+            notes = {**notes, "trained_on": trained_on(photographs, before=notes.get("trained_on"))}
+    return notes
+
+
+def refuse_to_replace(folder: Path) -> None:
+    """Raise for a folder that holds a run, which nobody has said may be replaced.
+
+    Raises:
+        ValueError: the message names what would be lost, and the two ways on.
+    """
+    kept = [name for name in (LAST, BEST) if (folder / name).exists()]
+    if kept:
+        raise ValueError(
+            f"{folder} holds {kept[0]} of an earlier run: go on with resume=True, replace it with "
+            "overwrite=True, or name another folder"
+        )
+
+
+def _finite(value: Tensor, step: int, lr: float, accelerator: Accelerator) -> float:
+    """The mean loss of all processes, which so fail together."""
+    shown = accelerator.reduce(value.detach(), "mean").item()
+    if not math.isfinite(shown):
+        raise FloatingPointError(
+            f"the loss is {shown} at step {step}; try a lower lr than {lr:g} or mixed_precision='no'"
+        )
+    return shown
 
 
 def _refuse_bad_data(train: DRIVEDataset, validation: DRIVEDataset | None) -> None:
@@ -270,196 +358,8 @@ def _refuse_shared(train: DRIVEDataset, validation: DRIVEDataset) -> None:
         )
 
 
-def processes() -> PartialState:
-    """The processes that a launcher started, joined; this one alone where there was no launcher.
-
-    Whoever needs them before `fit` calls this, since the first call decides.
-
-    Returns:
-        accelerate's state, with ``is_main_process`` and ``num_processes``.
-
-    Raises:
-        RuntimeError: if accelerate was set up otherwise before, so that each would train for itself.
-    """
-    launched = "LOCAL_RANK" in os.environ
-    state = PartialState(cpu=launched and not torch.cuda.is_available(), timeout=TIMEOUT)
-    if launched and state.num_processes != int(os.environ["WORLD_SIZE"]):
-        raise RuntimeError(
-            f"{os.environ['WORLD_SIZE']} processes were launched and {state.num_processes} joined; "
-            "call drive_unet.training.loop.processes() before anything else of accelerate"
-        )
-    return state
-
-
-def _accelerator(mixed_precision: str | None) -> Accelerator:
-    processes()
-    AcceleratorState._reset_state()  # else a second run in this process could not change the precision
-    return Accelerator(mixed_precision=mixed_precision or _precision())
-
-
-def _precision() -> str:
-    if not torch.cuda.is_available():
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-class _Stream(Dataset):
-    """The endless shuffled stream of patches: item i depends on the seed and on i alone.
-
-    So it matters neither how many workers or processes share it, nor where a resumed run takes it up.
-    """
-
-    def __init__(self, train: DRIVEDataset, length: int, seed: int) -> None:
-        self.order = train.order(length, seed)
-        self.train, self.seed = train, seed
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> Sample:
-        torch.default_generator.manual_seed(self.seed * 1_000_003 + index)
-        return self.train[int(self.order[index])]
-
-
-def _batches(
-    train: DRIVEDataset,
-    batch_size: int,
-    steps: int,
-    done: int,
-    seed: int,
-    num_workers: int,
-    accelerator: Accelerator,
-) -> Iterator[Sample]:
-    """This process's share of the patches of steps ``done + 1`` to ``steps``, on its device.
-
-    Each step takes the stream's next ``batch_size`` patches for the first process, then for the second, ...
-    """
-    a_step = batch_size * accelerator.num_processes
-    first = done * a_step + accelerator.process_index * batch_size
-    own = [range(start, start + batch_size) for start in range(first, steps * a_step, a_step)]
-    stream = _Stream(train, steps * a_step, seed)
-    loader = DataLoader(stream, batch_sampler=own, num_workers=num_workers, collate_fn=collate)
-    for batch in loader:
-        yield send_to_device(batch, accelerator.device)
-
-
-class _Average:
-    """The exponential moving average of a network's weights and statistics; with decay 0 they themselves.
-
-    The first steps decay faster, so that the random start is soon forgotten.
-    """
-
-    def __init__(self, model: SegmentationModel, decay: float) -> None:
-        self.model, self.decay, self.steps = model, decay, 0
-        self.values = _copy(model) if decay else {}
-
-    def update(self) -> None:
-        self.steps += 1
-        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        current = self.model.state_dict()
-        for name, value in self.values.items():
-            if value.is_floating_point():
-                value.lerp_(current[name], 1 - keep)
-            else:
-                value.copy_(current[name])
-
-    def put_in(self) -> None:
-        """Give the model the averaged weights."""
-        self.model.load_state_dict({**self.model.state_dict(), **self.values})
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """The model with the averaged weights, for as long as the context lasts."""
-        own = _copy(self.model)
-        self.put_in()
-        try:
-            yield
-        finally:
-            self.model.load_state_dict(own)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "values": self.values}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
-        for name, value in self.values.items():
-            value.copy_(state["values"][name])
-
-
-def _copy(model: SegmentationModel) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _validate(
-    model: SegmentationModel, validation: DRIVEDataset, accelerator: Accelerator
-) -> tuple[float, float]:
-    """Pooled in-FOV Dice on whole photographs and the threshold that gives it.
-
-    The first process finds them and tells the others, so that all keep and stop alike.
-    """
-    found = [math.nan, math.nan]
-    if accelerator.is_main_process:
-        probabilities = predict_all(model, validation)
-        vessels, fovs = validation.vessels, validation.fovs
-        threshold = choose_threshold(probabilities, vessels, fovs)
-        predictions = [probability >= threshold for probability in probabilities]
-        found = [confusion(predictions, vessels, fovs).dice, threshold]
-    return tuple(broadcast_object_list(found))
-
-
-def _keep_if_best(
-    run: TrainingRun, state: dict[str, Any], model: SegmentationModel, row: dict[str, float]
-) -> None:
-    state["stale"] += 1
-    if run.best_dice is None or row["dice"] > run.best_dice:
-        run.best_dice, run.best_step, run.threshold = row["dice"], int(row["step"]), row["threshold"]
-        state["stale"] = 0
-        state["best"] = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
-
-
 def _postfix(run: TrainingRun) -> dict[str, str]:
     shown = {"loss": f"{run.recent_loss:.3f}"}
     if run.best_dice is not None:
         shown["best Dice"] = f"{run.best_dice:.3f}"
     return shown
-
-
-def _save(run: TrainingRun, state: dict[str, Any], parts: dict[str, Any], budget: dict[str, Any]) -> None:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    unfinished = run.folder / (LAST + ".part")
-    saved = {name: part.state_dict() for name, part in parts.items()}
-    saved |= {"state": state, "budget": json.dumps(budget)}
-    saved["run"] = json.dumps({**vars(run), "folder": None})
-    torch.save(saved, unfinished)
-    unfinished.replace(run.folder / LAST)
-
-
-def _load(run: TrainingRun, parts: dict[str, Any], budget: dict[str, Any]) -> dict[str, Any]:
-    path = run.folder / LAST
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        earlier = json.loads(saved["budget"])
-    except Exception as error:  # a cut-off pickle raises many kinds
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}); delete it or train without resume"
-        ) from error
-    differing = [key for key in budget if earlier.get(key) != budget[key]]
-    if differing:
-        named = ", ".join(f"{key} was {earlier.get(key)}" for key in differing)
-        raise ValueError(f"{path} belongs to another run ({named}); use its settings or another folder")
-    for name in parts.keys() & saved.keys():  # fp16's scaler need not be there
-        parts[name].load_state_dict(saved[name])
-    for name, value in json.loads(saved["run"]).items():
-        if name != "folder":
-            setattr(run, name, value)
-    return saved["state"]
-
-
-def _finish(run: TrainingRun, state: dict[str, Any], model: SegmentationModel) -> None:
-    """Put the best weights and threshold into the model."""
-    if state["best"] is not None:
-        model.load_state_dict(state["best"])
-    else:
-        run.best_step = int(run.history[-1]["step"]) if run.history else 0
-    model.threshold = model.threshold_single = run.threshold
-    model.eval()

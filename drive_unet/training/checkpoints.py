@@ -1,0 +1,104 @@
+"""What a run leaves behind: its checkpoint to go on from, and the settings that it must go on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from drive_unet.data.dataset import DRIVEDataset
+
+BEST, LAST = "best.safetensors", "last.pt"
+_WORDS = {  # what errors call the settings
+    "patches_a_step": "patches a step",
+    "lr": "learning rate",
+    "weight_decay": "weight decay",
+    "patch_size": "patch size",
+    "images": "names of the photographs",
+    "pixels": "pixels of the photographs",
+    "validation": "validation set",
+    "arguments": "network",
+    "start": "weights that it started from",
+}
+
+
+def settings_of(
+    model: nn.Module,
+    train: DRIVEDataset,
+    validation: DRIVEDataset | None,
+    loss: Callable,
+    **numbers: float,
+) -> dict[str, Any]:
+    """All that decides how a run goes, in JSON types: a checkpoint is gone on with only if it is the same.
+
+    Names alone do not tell DRIVE from the embedded set, so photographs are told by their pixels.
+    """
+    before = json.dumps(getattr(model, "notes", {}).get("trained_on"), sort_keys=True)
+    return numbers | {
+        "loss": described(loss),
+        "transform": described(train.transform),
+        "images": list(train.names) if len(train) <= 1000 else len(train),
+        "pixels": train.identity,
+        "validation": None if validation is None else validation.identity,
+        "arguments": getattr(model, "arguments", None) or type(model).__name__,
+        "start": hashlib.sha256(before.encode()).hexdigest()[:16],
+    }
+
+
+def described(function: Callable | None) -> str | None:
+    """A loss or a transform in words: its own `description`, what it prints as, or its name."""
+    if function is None:
+        return None
+    if hasattr(function, "description"):
+        return function.description
+    if isinstance(function, nn.Module):
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(function))
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', '')}.{name}"
+
+
+def save(folder: Path, parts: dict[str, Any], state: dict[str, Any], run: dict, settings: dict) -> None:
+    """Write the checkpoint; a run that is stopped here leaves the older one whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / (LAST + ".part")
+    saved = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(saved | {"state": state, "run": json.dumps(run), "settings": json.dumps(settings)}, unfinished)
+    unfinished.replace(folder / LAST)
+
+
+def load(folder: Path, parts: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[str, Any], dict]:
+    """Put a checkpoint's contents into `parts`; its state and its run.
+
+    Raises:
+        ValueError: if it cannot be read, or belongs to a run with other settings, which are named.
+    """
+    path = folder / LAST
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        earlier, run = json.loads(saved["settings"]), json.loads(saved["run"])
+    except Exception as error:  # a cut-off pickle raises many kinds
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}); delete it or train without resume"
+        ) from error
+    now = json.loads(json.dumps(settings))
+    differing = [key for key in now if earlier.get(key) != now[key]]
+    if differing:
+        named = "; ".join(
+            f"{_WORDS.get(key, key)} was {_short(earlier.get(key))}, is {_short(now[key])}"
+            for key in differing
+        )
+        raise ValueError(f"{path} belongs to another run ({named}); use its settings or another folder")
+    for name in parts.keys() & saved.keys():  # fp16's scaler need not be there
+        parts[name].load_state_dict(saved[name])
+    return saved["state"], run
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,106 @@
+"""Devices, precision and processes, by accelerate; and the stream of patches that they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader, Dataset
+
+from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.sample import Sample, collate
+
+TIMEOUT = timedelta(minutes=30)  # of waiting for another process, which may be validating
+
+
+def processes() -> PartialState:
+    """The processes that a launcher started, joined; this one alone where there was no launcher.
+
+    Whoever needs them before `fit` calls this, since the first call decides.
+
+    Returns:
+        accelerate's state, with ``is_main_process`` and ``num_processes``.
+
+    Raises:
+        RuntimeError: if accelerate was set up otherwise before, so that each would train for itself.
+    """
+    launched = "LOCAL_RANK" in os.environ
+    state = PartialState(cpu=launched and not torch.cuda.is_available(), timeout=TIMEOUT)
+    if launched and state.num_processes != int(os.environ["WORLD_SIZE"]):
+        raise RuntimeError(
+            f"{os.environ['WORLD_SIZE']} processes were launched and {state.num_processes} joined; "
+            "call drive_unet.training.processes() before anything else of accelerate"
+        )
+    return state
+
+
+@contextmanager
+def accelerated(mixed_precision: str | None = None) -> Iterator[Accelerator]:
+    """An `Accelerator` of our own; one that the caller has is as it was afterwards.
+
+    accelerate keeps its state once for the whole process, and refuses a second precision. So the caller's is
+    put aside meanwhile.
+    """
+    processes()
+    states = [AcceleratorState._shared_state, GradientState._shared_state]
+    kept = [dict(state) for state in states]
+    for state in states:
+        state.clear()
+    try:
+        yield Accelerator(mixed_precision=mixed_precision or _precision())
+    finally:
+        for state, before in zip(states, kept, strict=True):
+            state.clear()
+            state.update(before)
+
+
+def _precision() -> str:
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+class _Stream(Dataset):
+    """The endless shuffled stream of patches: item i depends on the seed and on i alone.
+
+    So it matters neither how many workers or processes share it, nor where a resumed run takes it up.
+    """
+
+    def __init__(self, train: DRIVEDataset, length: int, seed: int) -> None:
+        self.order = train.order(length, seed)
+        self.train, self.seed = train, seed
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Sample:
+        torch.default_generator.manual_seed(self.seed * 1_000_003 + index)
+        return self.train[int(self.order[index])]
+
+
+def batches(
+    train: DRIVEDataset,
+    batch_size: int,
+    steps: int,
+    done: int,
+    seed: int,
+    num_workers: int,
+    accelerator: Accelerator,
+) -> Iterator[Sample]:
+    """This process's share of the patches of steps ``done + 1`` to ``steps``, on its device.
+
+    Each step takes the stream's next ``batch_size`` patches for the first process, then for the second, ...
+    """
+    a_step = batch_size * accelerator.num_processes
+    first = done * a_step + accelerator.process_index * batch_size
+    own = [range(start, start + batch_size) for start in range(first, steps * a_step, a_step)]
+    stream = _Stream(train, steps * a_step, seed)
+    loader = DataLoader(stream, batch_sampler=own, num_workers=num_workers, collate_fn=collate)
+    for batch in loader:
+        yield send_to_device(batch, accelerator.device)
