@@ -22,7 +22,7 @@ from drive_unet.models import UNet
 from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
 from drive_unet.training.checkpoints import BEST
-from drive_unet.training.loop import TrainingRun, fit
+from drive_unet.training.loop import TrainingRun, fit, refuse_to_replace
 from drive_unet.training.processes import processes
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
@@ -115,6 +115,8 @@ def train(
             "this function painted_dataset(range(100))"
         )
     preset = replace(preset, steps=steps or preset.steps)
+    if out is not None and not (resume or overwrite):
+        refuse_to_replace(Path(out))
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     patches = photographs.subset(photographs.names, training_transform(preset.patch_size))

@@ -146,6 +146,7 @@ def test_python_m_drive_unet_is_the_same():
         "train --out x --steps 0",
         "train --out x --seed -1",
         "train --out x --folds 1",
+        "train --out x --resume --overwrite",
         "train --out x --workers two",
         "train --out x --mixed-precision fp8",
         "evaluate --split validation",
@@ -266,6 +267,20 @@ def test_train_never_writes_over_a_run(own, run, tmp_path, capsys):
     file = tmp_path / "best.safetensors"
     assert "is a file" in refused(capsys, *train, "--out", file)
     assert file.read_bytes() == before[run.relative_to(run) / "best.safetensors"]
+
+
+def test_train_replaces_a_run_if_told_to(own, tmp_path, capsys):
+    train = ("train", "--preset", "tiny", "--data", own, "--out", tmp_path)
+    assert done(*train, "--steps", 1) == 0
+    before = contents(tmp_path)
+    assert "--overwrite" in refused(capsys, *train, "--steps", 2)
+    assert contents(tmp_path) == before
+    assert done(*train, "--steps", 2, "--overwrite") == 0
+    assert UNet.from_pretrained(tmp_path).notes["training"]["steps"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"best.safetensors", "last.pt"}
+    (tmp_path / "last.pt").unlink()  # weights alone
+    assert done(*train, "--steps", 1, "--overwrite") == 0
+    assert UNet.from_pretrained(tmp_path).notes["training"]["steps"] == 1
 
 
 def test_a_finished_run_resumed_stays_as_it_is(own, run, capsys):

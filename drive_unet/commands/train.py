@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         if options.fold is not None:
             runs = [(options.out, *splits[options.fold])]
     for folder, *_ in runs:
-        _refuse_to_overwrite(folder, options.resume)
+        _refuse_to_overwrite(folder, options.resume, options.overwrite)
     results = []
     for folder, learned_from, held_out in runs:
         if process.is_main_process:
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
             seed=options.seed,
             out=folder,
             resume=options.resume,
+            overwrite=options.overwrite,
             mixed_precision=options.mixed_precision,
             num_workers=options.workers,
         )
@@ -90,13 +91,17 @@ def run(options: argparse.Namespace) -> None:
     print(f"Use it: drive-unet predict PHOTOGRAPHS --weights {out} --out predictions")
 
 
-def _refuse_to_overwrite(folder: Path, resume: bool) -> None:
+def _refuse_to_overwrite(folder: Path, resume: bool, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name another --out, a folder")
     kept = [name for name in (LAST, f"member-*/{LAST}", BEST) if any(folder.glob(name))]
-    if kept and not resume:
+    if kept and not (resume or overwrite):
         raise ValueError(
-            f"{folder} holds {kept[0]} of an earlier run: go on with --resume, or name another --out"
+            f"{folder} holds {kept[0]} of an earlier run: go on with --resume, replace it with --overwrite, "
+            "or name another --out"
         )
-    if kept == [BEST]:
-        raise ValueError(f"{folder} holds {BEST}, but no {LAST} to go on from: name another --out")
+    if kept == [BEST] and resume:
+        raise ValueError(
+            f"{folder} holds {BEST}, but no {LAST} to go on from: replace it with --overwrite, or name "
+            "another --out"
+        )

@@ -290,6 +290,7 @@ class _Keeper:
             }
             if self.folder and main:
                 network.threshold, network.threshold_single = self.state["thresholds"]
+                network.notes = learned_from(self.model.notes, self.train, self.validation)
                 network.save_pretrained(self.folder / BEST)
         run.stopped_early = self.patience is not None and self.state["stale"] >= self.patience
 
