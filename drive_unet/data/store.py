@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -95,6 +95,22 @@ def rescaled(decoded: Decoded, preprocessing: Preprocessing) -> Decoded:
 # ------------------------------------------------------------------------------------------- photographs
 
 
+class _once:
+    """A property computed once. `functools.cached_property` has a lock in Python 3.11, for which the threads
+    that compute it for other photographs wait, and which a forked process inherits closed.
+    """
+
+    def __init__(self, compute: Callable) -> None:
+        self.compute = compute
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, photograph: Stored, owner: type) -> Any:
+        value = photograph.__dict__[self.name] = self.compute(photograph)
+        return value
+
+
 class Stored:
     """One photograph of a dataset, wherever it is.
 
@@ -114,34 +130,36 @@ class Stored:
         """The photograph at a network's scale, ready to be read fast; itself where that is so already."""
         raise NotImplementedError
 
-    @cached_property
+    @_once
     def fingerprint(self) -> str:
         return pixel_fingerprint(self.read().image)
 
-    @cached_property
+    @_once
     def levels(self) -> Levels:
         image, _, fov, _ = self.read()
         return levels(image.numpy().transpose(1, 2, 0), fov[0].numpy() > 0)
 
 
 class InMemory(Stored):
-    """A photograph that is decoded and stays so; `source` is the one that it was made of, if there is one."""
+    """A photograph that is decoded and stays so; where it was rescaled, with what it was made of and how."""
 
-    def __init__(self, decoded: Decoded, source: Stored | None = None) -> None:
-        self.decoded, self.source = decoded, source
+    def __init__(
+        self, decoded: Decoded, source: Stored | None = None, preprocessing: Preprocessing | None = None
+    ) -> None:
+        self.decoded, self.source, self.preprocessing = decoded, source, preprocessing
         self.has_labels = decoded.vessels is not None
 
     def read(self) -> Decoded:
         return self.decoded
 
     def prepared(self, preprocessing: Preprocessing) -> Stored:
+        if preprocessing == self.preprocessing:
+            return self
         own = self.source or self
         decoded = rescaled(own.read(), preprocessing)
-        if decoded is self.decoded:
-            return self
-        return own if decoded is own.read() else InMemory(decoded, own)
+        return own if decoded is own.read() else InMemory(decoded, own, preprocessing)
 
-    @cached_property
+    @_once
     def fingerprint(self) -> str:
         return self.source.fingerprint if self.source else pixel_fingerprint(self.decoded.image)
 
@@ -177,13 +195,13 @@ class InFiles(Stored):
         mapped.fill()
         return mapped
 
-    @cached_property
+    @_once
     def key(self) -> str:
         """What the cache knows these files by: their paths, sizes and times."""
         known = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in self.files]
         return _hashed([_FORMAT, __version__, self.smooth, self.pair.coloured, known])
 
-    @cached_property
+    @_once
     def fingerprint(self) -> str:
         try:
             known = (_folder() / f"{self.key}.txt").read_text(encoding="ascii")
@@ -238,7 +256,7 @@ class Mapped(Stored):
     def fingerprint(self) -> str:
         return self.source.fingerprint
 
-    @cached_property
+    @_once
     def levels(self) -> Levels:
         self.read()  # so that it is there
         return Levels(torch.from_numpy(np.array(self._record()["levels"][0])))

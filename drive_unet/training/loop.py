@@ -158,7 +158,7 @@ def fit(
         ValueError: for budgets below one, an ``average`` out of range, ``resume`` without ``out`` or of a
             run with other settings, or an ``out`` that holds a run without ``resume`` or ``overwrite``.
     """
-    _refuse_bad_data(train, validation)
+    _refuse_unlabelled(train, validation)
     if min(steps, batch_size, validate_every) < 1:
         raise ValueError(
             f"steps, batch_size and validate_every must be 1 or more: {steps, batch_size, validate_every}"
@@ -170,6 +170,9 @@ def fit(
     folder = Path(out) if out else None
     if folder is not None and not (resume or overwrite):
         refuse_to_replace(folder)
+    train = train.prepared(model.preprocessing)  # before its pixels are compared: a large set is decoded once
+    if validation is not None:
+        _refuse_shared(train, validation)
     loss = loss or combine(bce=1.0, dice=0.5)
     devices = range(torch.cuda.device_count())
     with accelerated(mixed_precision) as accelerator, torch.random.fork_rng(devices=devices):
@@ -178,7 +181,6 @@ def fit(
         numbers |= {"seed": seed, "average": average, "patch_size": patch_size}
         settings = settings_of(model, train, validation, loss, **numbers)
         patches = train.subset(range(len(train)), train.transform or training_transform(patch_size))
-        patches = patches.prepared(model.preprocessing)
 
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
@@ -339,15 +341,13 @@ def _finite(value: Tensor, step: int, lr: float, accelerator: Accelerator) -> fl
     return shown
 
 
-def _refuse_bad_data(train: DRIVEDataset, validation: DRIVEDataset | None) -> None:
+def _refuse_unlabelled(train: DRIVEDataset, validation: DRIVEDataset | None) -> None:
     for role, dataset in (("training", train), ("validation", validation)):
         if dataset is not None and not dataset.has_labels:
             raise DataError(
                 f"the {role} set has {len(dataset)} photographs and no vessel labels; "
                 "it needs labelled photographs, such as load_drive().training"
             )
-    if validation is not None:
-        _refuse_shared(train, validation)
 
 
 def _refuse_shared(train: DRIVEDataset, validation: DRIVEDataset) -> None:
