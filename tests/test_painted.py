@@ -381,6 +381,7 @@ def test_resuming_ends_where_an_unbroken_run_ends(painter, tmp_path, average):
             raise Broken
         return cut(sample)
 
+    breaks_off.description = None  # as if there were none, so that the run goes on without it
     stream = PaintedStream(5, at_once=2, reuse=2, transform=breaks_off)
     with pytest.raises(Broken):
         fit(network(), stream, out=tmp_path, **options)
