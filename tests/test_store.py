@@ -23,7 +23,7 @@ from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.preprocessing import Preprocessing, levels, rescale, rescale_mask
 
-HALF = Preprocessing(fov_width=27)  # of the 55 px that the field of view has in these photographs
+HALF = Preprocessing(fov_width=27)  # of the 56 px that the field of view has in these photographs
 
 
 @pytest.fixture(autouse=True)
@@ -276,3 +276,15 @@ def test_what_is_written_into_a_mapped_photograph_stays_there(large, own_cache):
     before = prepared[0]
     prepared._photographs[0].read().image.zero_()
     assert same(prepared[0], before) and same(large.prepared(HALF)[0], before)
+
+
+def test_the_usual_width_of_many_photographs_is_found_without_decoding_all(folder, decoded, monkeypatch):
+    from drive_unet.presets import fov_width
+
+    monkeypatch.setattr(store, "IN_MEMORY", 0)
+    data = DRIVEDataset(folder / "images", folder / "1st_manual").subset([0, 1, 2, 3] * 60)
+    del decoded[:]
+    store._read_lately.cache_clear()
+    monkeypatch.setattr(store, "_read_lately", store._read_lately.__wrapped__)
+    assert fov_width(data) == 56
+    assert len(decoded) <= 60
