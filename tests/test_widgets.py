@@ -343,3 +343,9 @@ def test_the_eyes_line_says_how_much_is_vessel_and_how_far_observers_agree(eye, 
     share = 100 * fundus.vessels[fundus.fov].mean()
     assert f"<b>{share:.1f} %</b>" in eye.line.value
     assert f"Dice is <b>{counts.dice:.3f}</b>" in eye.line.value
+
+
+def test_samples_of_a_dataset_are_explored(scene):
+    image, probability, vessels, fov = scene
+    explorer = explore([(image, vessels, fov, None)], [probability])  # a Sample has a fourth part
+    assert explorer.image.value == 0

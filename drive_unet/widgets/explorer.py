@@ -226,7 +226,7 @@ class Explorer(widgets.VBox):
     def _view(self) -> _View:
         index = self.image.value
         if index not in self._views:
-            image, vessels, fov = self._samples[index]
+            image, vessels, fov, *_ = self._samples[index]
             image, probability = as_image(image), as_probability(self._predict(index))
             vessels = None if vessels is None else as_mask(vessels)
             fov = None if fov is None else as_mask(fov)
