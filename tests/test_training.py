@@ -14,7 +14,7 @@ from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.inference import predict
 from drive_unet.losses import bce_loss, combine
-from drive_unet.metrics import confusion
+from drive_unet.metrics import confusion, streaming
 from drive_unet.models import UNet
 from drive_unet.training import best_threshold, fit
 from drive_unet.training.averages import moving_average
@@ -276,3 +276,11 @@ def test_a_run_prints_shows_and_plots_itself(train, validation):
     assert f"{run.best_dice:.4f}" in str(run) and str(run) in run._repr_html_()
     assert run.plot().axes
     json.dumps(run.history)
+
+
+def test_thresholds_of_many_pixels_come_from_bins(validation, monkeypatch):
+    model = network()
+    exact = best_threshold(model, validation, tta=False)
+    monkeypatch.setattr(streaming, "EXACT", 100)
+    dice, threshold = best_threshold(model, validation, tta=False)
+    assert dice == pytest.approx(exact[0], abs=1e-4) and threshold == pytest.approx(exact[1], abs=1e-3)

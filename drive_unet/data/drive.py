@@ -139,7 +139,8 @@ def load_drive(
                 "of 3 or more"
             )
         scored = splits[(fold + 1) % k][1]
-        train = [name for name in train if name not in scored]
+        kept = set(scored)
+        train = [name for name in train if name not in kept]
         held_out = everything.subset(scored)
     return Drive(
         everything.subset(train, transform), everything.subset(validation), held_out, test, folder.kind

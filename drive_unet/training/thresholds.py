@@ -9,6 +9,7 @@ from torch import nn
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.inference import predict_each
 from drive_unet.metrics.exact import choose_threshold, confusion
+from drive_unet.metrics.streaming import Pool
 
 
 def best_threshold(
@@ -30,11 +31,15 @@ def best_threshold(
     Returns:
         The pooled Dice inside the field of view, and the threshold that gives it.
     """
-    values, truth = [], []
+    pixels = Pool()
     for index, probability in enumerate(predict_each(model, photographs, tta=tta, device=device)):
-        inside = photographs.fovs[index]
-        values.append(probability[inside])
-        truth.append(photographs.vessels[index][inside])
-    pooled = np.concatenate(values)[None], np.concatenate(truth)[None]
-    threshold = choose_threshold(*pooled)
-    return confusion(pooled[0] >= threshold, pooled[1]).dice, threshold
+        pixels.update(probability, photographs.vessels[index], photographs.fovs[index])
+    if pixels.parts is None:  # too many to keep: every edge of a bin is tried
+        curve = pixels.counts.precision_recall_curve()
+        total = np.maximum(curve.precision + curve.recall, 1e-12)
+        dice = 2 * curve.precision * curve.recall / total
+        best = int(np.nanargmax(dice))
+        return float(dice[best]), float(curve.threshold[best])
+    values, truth = (np.concatenate(arrays)[None] for arrays in zip(*pixels.parts, strict=True))
+    threshold = choose_threshold(values, truth)
+    return confusion(values >= threshold, truth).dice, threshold
