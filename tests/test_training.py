@@ -1,5 +1,6 @@
 """The training loop: it learns, repeats itself, resumes, stops, and refuses what cannot work."""
 
+import functools
 import json
 
 import pytest
@@ -13,9 +14,10 @@ from drive_unet.data import DRIVEDataset, load_drive
 from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.inference import predict
-from drive_unet.losses import bce_loss, combine
+from drive_unet.losses import bce_loss, combine, dice_loss
 from drive_unet.metrics import confusion, streaming
 from drive_unet.models import UNet
+from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training import best_threshold, fit
 from drive_unet.training.averages import moving_average
 
@@ -166,6 +168,33 @@ def test_resume_refuses_other_settings_and_damage(drive, train, tmp_path):
         fit(network(), train, steps=2, resume=True, **SMALL)
 
 
+def test_resume_refuses_other_labels_scale_and_parameters_of_a_loss(train, validation, tmp_path):
+    loss = functools.partial(dice_loss, smooth=1.0)
+    settings = {"steps": 2, "loss": loss, "out": tmp_path, **SMALL}
+    fit(network(), train, validation, **settings)
+
+    def relabelled(photographs):
+        parts = [(sample.image, 1 - sample.vessels, sample.fov) for sample in photographs]
+        decoded = [Decoded((image * 255).round().byte(), *masks, None) for image, *masks in parts]
+        return DRIVEDataset.from_decoded(photographs.names, decoded)
+
+    for words, changed in {
+        "\\(vessel labels was": {"train": relabelled(train)},
+        "\\(vessel labels of the validation set was": {"validation": relabelled(validation)},
+        "\\(loss was .*dice_loss\\(smooth=1.0\\), is .*dice_loss\\(smooth=9.0\\)\\)": {
+            "loss": functools.partial(dice_loss, smooth=9.0)
+        },
+        "\\(steps between validations was 2, is 1\\)": {"validate_every": 1},
+    }.items():
+        data = {"train": train, "validation": validation}
+        with pytest.raises(ValueError, match=words):
+            fit(network(), **data | settings | changed, resume=True)
+    rescaled = network()
+    rescaled.preprocessing = Preprocessing(fov_width=300)
+    with pytest.raises(ValueError, match="preprocessing was {'fov_width': 540.*is {'fov_width': 300"):
+        fit(rescaled, train, validation, **settings, resume=True)
+
+
 def test_an_average_follows_the_weights_and_forgets_their_start():
     model = torch.nn.BatchNorm1d(1)  # float weights and statistics, and an integer count
     average, expected = moving_average(model, 0.2), 3.0  # the first weights that it is shown
@@ -236,6 +265,16 @@ def test_the_caller_s_accelerator_is_as_it_was(train):
     assert own.mixed_precision == "bf16" and own.state.mixed_precision == "bf16"
     assert own.gradient_accumulation_steps == 3
     AcceleratorState._reset_state(reset_partial_state=False)
+
+
+def test_an_interrupted_run_leaves_the_network_its_own_forward(train):
+    def interrupted(logits, vessels, fov):
+        raise KeyboardInterrupt
+
+    model = network()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, train, steps=2, loss=interrupted, mixed_precision="bf16", **SMALL)
+    assert model.forward.__func__ is UNet.forward
 
 
 def test_a_second_run_may_have_another_precision(train):

@@ -6,13 +6,17 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.painted import PaintedStream
 
 BEST, LAST = "best.safetensors", "last.pt"
 _WORDS = {  # what errors call the settings
@@ -22,7 +26,10 @@ _WORDS = {  # what errors call the settings
     "patch_size": "patch size",
     "images": "names of the photographs",
     "pixels": "pixels of the photographs",
+    "labels": "vessel labels",
     "validation": "validation set",
+    "validation_labels": "vessel labels of the validation set",
+    "validate_every": "steps between validations",
     "arguments": "network",
     "start": "weights that it started from",
 }
@@ -45,10 +52,23 @@ def settings_of(
         "transform": described(train.transform),
         "images": list(train.names) if len(train) <= 1000 else len(train),
         "pixels": train.identity,
+        "labels": labels_of(train),
         "validation": None if validation is None else validation.identity,
+        "validation_labels": None if validation is None else labels_of(validation),
+        "preprocessing": asdict(model.preprocessing),
         "arguments": getattr(model, "arguments", None) or type(model).__name__,
         "start": hashlib.sha256(before.encode()).hexdigest()[:16],
     }
+
+
+def labels_of(photographs: DRIVEDataset) -> str:
+    """16 hexadecimal digits of all vessel labels; of a stream, whose recipe decides them, its identity."""
+    if isinstance(photographs, PaintedStream):
+        return photographs.identity
+    hashed = hashlib.sha256()
+    for vessels in photographs.vessels:
+        hashed.update(f"{vessels.shape}".encode() + np.packbits(vessels).tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def described(function: Callable | None) -> str | None:
@@ -59,6 +79,9 @@ def described(function: Callable | None) -> str | None:
         return function.description
     if isinstance(function, nn.Module):
         return re.sub(r" at 0x[0-9a-f]+", "", repr(function))
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
+        return f"{described(function.func)}({', '.join(given)})"
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', '')}.{name}"
 

@@ -179,6 +179,7 @@ def fit(
         a_step = batch_size * accelerator.num_processes
         numbers = {"steps": steps, "patches_a_step": a_step, "lr": lr, "weight_decay": weight_decay}
         numbers |= {"seed": seed, "average": average, "patch_size": patch_size}
+        numbers |= {"validate_every": validate_every} if validation is not None else {}
         settings = settings_of(model, train, validation, loss, **numbers)
         patches = train.subset(range(len(train)), train.transform or training_transform(patch_size))
 
@@ -229,7 +230,6 @@ def fit(
             steps_bar.set_postfix(_postfix(run), refresh=False)
         steps_bar.close()
         run.seconds = before + time.perf_counter() - start
-        accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # the model's own forward again
         keeper.finish(run)
         broadcast(model.state_dict())  # in place: the first process's statistics for all
         model.notes = {**model.notes, "training": {**settings, "run": str(run)}}

@@ -52,9 +52,14 @@ def accelerated(mixed_precision: str | None = None) -> Iterator[Accelerator]:
     kept = [dict(state) for state in states]
     for state in states:
         state.clear()
+    accelerator = Accelerator(mixed_precision=mixed_precision or _precision())
     try:
-        yield Accelerator(mixed_precision=mixed_precision or _precision())
+        yield accelerator
     finally:
+        for network in accelerator._models:
+            own = accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+            if getattr(own.forward, "__func__", None) is type(own).forward:
+                own.__dict__.pop("forward", None)  # its class's again, even after an interruption
         for state, before in zip(states, kept, strict=True):
             state.clear()
             state.update(before)
