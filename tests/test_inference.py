@@ -141,5 +141,5 @@ def test_tiles_agree_with_monais(drive):
         theirs = sliding_window_inference(prepared.image[None], (320, 320), 1, network, 0.25, "gaussian")
     theirs = prepared.restore(torch.sigmoid(theirs)[0, 0])
     difference = np.abs(predict(network, sample, tile=320, overlap=80) - theirs)
-    # Theirs keep some weight at the rims of tiles, where a convolution sees padding; elsewhere all is the same.
+    # Theirs keep some weight at the rims of tiles, where convolutions see padding; elsewhere all is the same.
     assert np.quantile(difference, 0.95) < 1e-3 and difference.mean() < 2e-3
