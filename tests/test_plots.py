@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 
 mpl.use("Agg")
 
@@ -94,6 +95,16 @@ def test_overlay_leaves_the_photograph_alone_elsewhere(scene):
     np.testing.assert_array_equal(compared[50, 40], rgb(COLOURS["FN"]))
     assert (compared[60, 60] == compared[60, 60, 0]).all(), "the ground is grey"
     np.testing.assert_array_equal(image, before)
+
+
+def test_an_outline_leaves_the_vessels_themselves_visible(scene):
+    image, _, _, prediction = scene
+    picture = overlays.overlay(image, prediction, opacity=1, outline=2)
+    np.testing.assert_array_equal(picture[prediction], image[prediction])
+    drawn = (picture != image).any(axis=-1)
+    assert (picture[drawn] == rgb(FOUND)).all()
+    near = ndimage.distance_transform_cdt(~prediction, "taxicab")
+    np.testing.assert_array_equal(drawn, (near > 0) & (near <= 2))
 
 
 def test_opacity_blends(scene):
@@ -322,6 +333,9 @@ def test_article_function_takes_what_its_readers_have(scene, kind):
     np.testing.assert_array_equal(panels[1], vessels)
     np.testing.assert_array_equal(panels[2], prediction)
     assert f"Dice {metrics.confusion(prediction, vessels).dice:.3f}" in finding(figure)
+    cut = ", threshold 0.5" if kind != "mask" else ""  # a mask was cut already, nobody knows where
+    assert heading(figure.axes[2]) == f"Prediction{cut}"
+    assert finding(plots.visualize_segmentation(image, vessels, pred, title="Would you?")) == "Would you?"
     assert len(drawn(plots.visualize_segmentation(image, None, pred))) == 2
     with pytest.raises(ValueError, match="one size"):
         plots.visualize_segmentation(image, vessels[:50], pred)

@@ -181,7 +181,13 @@ def subdue(image: np.ndarray, brightness: float = 0.5) -> np.ndarray:
 
 
 def overlay(
-    image: Any, prediction: Any, vessels: Any = None, fov: Any = None, *, opacity: float = 0.9
+    image: Any,
+    prediction: Any,
+    vessels: Any = None,
+    fov: Any = None,
+    *,
+    opacity: float = 0.9,
+    outline: int | None = None,
 ) -> np.ndarray:
     """Lay what was found over the photograph.
 
@@ -191,14 +197,19 @@ def overlay(
             without it the vessels found are drawn in `FOUND` on the photograph as it is.
         fov: bool (H, W); nothing is drawn outside it.
         opacity: of the colour, 0..1.
+        outline: without a reference, draw a line of so many pixels around what was found, so that the
+            vessels themselves stay visible; None fills it.
     Returns:
         uint8 (H, W, 3).
     """
-    picture, found = as_image(image), as_mask(prediction)
-    inside = np.ones(found.shape, bool) if fov is None else as_mask(fov)
+    picture, called = as_image(image), as_mask(prediction)
+    inside = np.ones(called.shape, bool) if fov is None else as_mask(fov)
     if vessels is None:
-        return paint(picture.copy(), found & inside, FOUND, opacity)
-    return paint_errors(subdue(picture), found & inside, as_mask(vessels) & inside, opacity)
+        shown = called & inside
+        if outline is not None:
+            shown = ndimage.binary_dilation(shown, iterations=outline) & ~shown & inside
+        return paint(picture.copy(), shown, FOUND, opacity)
+    return paint_errors(subdue(picture), called & inside, as_mask(vessels) & inside, opacity)
 
 
 def window(

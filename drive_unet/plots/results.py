@@ -125,12 +125,12 @@ def show_maps(
 
     Args:
         image: the photograph; probability: (H, W), 0..1; fov: both maps are blank outside it.
-        uncertainty: (H, W), not negative, such as the standard deviation over the four flips.
+        uncertainty: (H, W), not negative: the standard deviation over the four flips.
     """
     maps = {"Probability of vessel": (as_probability(probability), "gray", 1.0)}
     if uncertainty is not None:
         spread = as_plane(uncertainty).astype(np.float32)
-        maps["Uncertainty"] = (spread, "inferno", max(float(np.quantile(spread, 0.999)), 1e-6))
+        maps["Spread over four flips"] = (spread, "inferno", max(float(np.quantile(spread, 0.999)), 1e-6))
     figure, axes = new_panels([as_image(image)] * (1 + len(maps)), 1, 1 + len(maps), title)
     show(axes[0][0], as_image(image), "Photograph")
     for ax, (name, (plane, cmap, top)) in zip(axes[0][1:], maps.items(), strict=True):
@@ -143,29 +143,33 @@ def show_maps(
     return figure
 
 
-def visualize_segmentation(image: Any, mask: Any, pred: Any, *, threshold: float = 0.5) -> Figure:
+def visualize_segmentation(
+    image: Any, mask: Any, pred: Any, *, threshold: float = 0.5, title: str | None = None
+) -> Figure:
     """Show photograph, reference and prediction side by side.
 
     Args:
         image: (3, H, W) or (H, W, 3) tensor or array, or a PIL image; a standardised one is stretched.
         mask: the reference, tensor, array or PIL image, {0, 1} or {0, 255}; None if there is none.
         pred: logits, probabilities or a mask, told apart by their values (see `overlays.as_probability`).
-        threshold: the probability from which a pixel counts as vessel.
+        threshold: the probability from which a pixel counts as vessel; a mask needs none.
+        title: the finding; by default the Dice over the whole picture, or what share of it is called vessel.
     """
-    found = as_mask(pred, threshold)
-    panels, titles = [as_image(image), found], ["Photograph", f"Prediction, threshold {threshold:.3g}"]
-    title = f"{100 * found.mean():.1f} % of the picture is called vessel"
+    called = as_mask(pred, threshold)
+    cut = f", threshold {threshold:.3g}" if np.issubdtype(as_plane(pred).dtype, np.floating) else ""
+    panels, titles = [as_image(image), called], ["Photograph", f"Prediction{cut}"]
+    finding = f"{100 * called.mean():.1f} % of the picture is called vessel"
     if mask is not None:
         reference = as_mask(mask)
-        if reference.shape != found.shape:
+        if reference.shape != called.shape:
             raise ValueError(
-                f"The mask is {reference.shape} but the prediction {found.shape}: give both one size."
+                f"The mask is {reference.shape} but the prediction {called.shape}: give both one size."
             )
-        dice = 2 * (found & reference).sum() / max(found.sum() + reference.sum(), 1)
-        title = f"Dice {dice:.3f} over the whole picture"
+        dice = 2 * (called & reference).sum() / max(called.sum() + reference.sum(), 1)
+        finding = f"Dice {dice:.3f} over the whole picture"
         panels.insert(1, reference)
         titles.insert(1, "Reference")
-    return show_images(panels, titles, title=title, columns=3)
+    return show_images(panels, titles, title=title or finding, columns=3)
 
 
 def hero(image: Any, prediction: Any, fov: Any = None) -> Figure:
