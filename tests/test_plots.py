@@ -377,10 +377,11 @@ def test_curves_carry_area_dice_and_points():
     vessels = rng.random((40, 40)) < 0.15
     probability = np.clip(0.3 * rng.random((40, 40)) + 0.4 * vessels, 0, 1)
     found = metrics.confusion(probability >= 0.5, vessels)
-    roc = plots.plot_roc({"net": metrics.roc_curve(probability, vessels)}, {"chosen": found})
+    roc = plots.plot_roc({"net": metrics.roc_curve(probability, vessels)}, {"chosen": found, "human": None})
     area = metrics.auc(probability, vessels)
     assert f"{area:.4f}" in finding(roc)
     assert {f"net, AUC {area:.4f}", "guessing", "chosen"} <= set(legend_texts(roc))
+    assert "human" not in legend_texts(roc), "there is none"
     precision_recall = metrics.precision_recall_curve(probability, vessels)
     figure = plots.plot_precision_recall({"net": precision_recall}, {"human": found, "other": (0.7, 0.6)})
     points = {line.get_label(): line.get_xydata()[0] for line in figure.axes[0].lines}

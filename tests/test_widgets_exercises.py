@@ -9,7 +9,9 @@ import torch
 
 from drive_unet import measured
 from drive_unet.data import Drive
+from drive_unet.metrics import confusion
 from drive_unet.models import ConvBlock
+from drive_unet.plots.overlays import COLOURS, rgb
 from drive_unet.widgets.exercises import Exercise, check, checking
 from drive_unet.widgets.exercises.checking import answered, near
 
@@ -202,8 +204,8 @@ def test_exercises_tell_right_from_wrong(capsys, exercise, right, wrong):
 # ---------------------------------------------------------------------------------------------- notebook 00
 
 
-def verdict_on(capsys, exercise, answer):
-    check(exercise, answer)
+def verdict_on(capsys, exercise, answer, **given):
+    check(exercise, answer, **given)
     return capsys.readouterr().out.strip()
 
 
@@ -238,3 +240,90 @@ def test_00_3_an_accuracy_inside_the_field_of_view(capsys):
     assert verdict_on(capsys, "00-3", everywhere).startswith("Not yet: it counts the whole frame.")
     assert verdict_on(capsys, "00-3", lambda *masks: 0.8).startswith("Not yet: ")
     assert verdict_on(capsys, "00-3", lambda *masks: ...) == "Not answered yet."
+
+
+# ---------------------------------------------------------------------------------------------- notebook 05
+
+
+def test_05_1_the_dice_of_everything_vessel(capsys):
+    for prevalence in (0.11, 0.3):
+        right = 2 * prevalence / (1 + prevalence)
+        assert verdict_on(capsys, "05-1", right, prevalence=prevalence) == "Right."
+        for wrong, said in ((prevalence, "that is the precision alone"), (right + 0.01, ""), (0.5, "")):
+            assert verdict_on(capsys, "05-1", wrong, prevalence=prevalence).startswith(f"Not yet: {said}")
+    assert verdict_on(capsys, "05-1", None, prevalence=0.11) == "Not answered yet."
+
+
+def test_05_2_a_score_after_a_squash(capsys):
+    def squash(plane):
+        return np.asarray(plane, float).reshape(8, 2, 8, 2).mean(axis=(1, 3))
+
+    rng = np.random.default_rng(0)
+    vessels = np.repeat(rng.random((2, 16, 4)) < 0.3, 4, axis=2)
+    given = {
+        "maps": [np.where(label, 0.7, 0.2) + 0.2 * rng.random(label.shape) for label in vessels],
+        "labels": list(vessels),
+        "fovs": [np.ones((16, 16), bool)] * 2,
+        "threshold": 0.6,
+    }
+    small = [np.stack([squash(plane) for plane in planes]) for planes in (given["maps"], vessels)]
+    right = confusion(small[0] >= 0.6, small[1] >= 0.5).dice
+    native = confusion([p >= 0.6 for p in given["maps"]], given["labels"]).dice
+    assert abs(right - native) > 0.02
+    assert verdict_on(capsys, "05-2", right, squash=squash, **given) == "Right."
+    said = verdict_on(capsys, "05-2", native, squash=squash, **given)
+    assert said.startswith("Not yet: that is the Dice at native size.")
+    assert verdict_on(capsys, "05-2", right - 0.01, squash=squash, **given).startswith("Not yet: Hint")
+
+
+def test_05_3_a_bootstrap_interval(capsys):
+    def right(values):
+        drawn = np.random.default_rng(1).choice(values, (1000, len(values)))
+        return tuple(np.percentile(drawn.mean(axis=1), (2.5, 97.5)))
+
+    def of_the_values(values):
+        return tuple(np.percentile(values, (2.5, 97.5)))
+
+    assert verdict_on(capsys, "05-3", right) == "Right."
+    assert "wide where about" in verdict_on(capsys, "05-3", of_the_values)
+    assert "it makes 0.100 to 0.200" in verdict_on(capsys, "05-3", lambda values: (0.1, 0.2))
+    assert verdict_on(capsys, "05-3", lambda values: ...) == "Not answered yet."
+
+
+# ---------------------------------------------------------------------------------------------- notebook 06
+
+
+def test_06_1_the_colour_that_can_only_shrink(capsys):
+    assert verdict_on(capsys, "06-1", "blue") == "Right."
+    for wrong in ("white", "orange"):
+        assert verdict_on(capsys, "06-1", wrong).startswith("Not yet: Hint")
+
+
+def test_06_2_the_highest_threshold_that_finds_enough(capsys):
+    def found_by_calibre(threshold):
+        return [1 - threshold / 2, 1.0]
+
+    assert verdict_on(capsys, "06-2", 0.40, found_by_calibre=found_by_calibre) == "Right."
+    for wrong in (0.41, 0.39, 0.38, 1.0):
+        assert verdict_on(capsys, "06-2", wrong, found_by_calibre=found_by_calibre).startswith("Not yet")
+
+
+def test_06_3_a_picture_of_errors(capsys):
+    def right(prediction, vessels, fov):
+        picture = np.zeros((*fov.shape, 3), np.uint8)
+        kinds = {"TP": prediction & vessels, "FP": prediction & ~vessels, "FN": vessels & ~prediction}
+        for kind, mask in kinds.items():
+            picture[mask & fov] = rgb(COLOURS[kind])
+        return picture
+
+    def everywhere(prediction, vessels, fov):
+        return right(prediction, vessels, np.ones_like(fov))
+
+    def exchanged(prediction, vessels, fov):
+        return right(vessels, prediction, fov)
+
+    assert verdict_on(capsys, "06-3", right) == "Right."
+    assert "colour outside the field of view" in verdict_on(capsys, "06-3", everywhere)
+    assert "have another colour" in verdict_on(capsys, "06-3", exchanged)
+    assert "not (9, 7, 3) uint8" in verdict_on(capsys, "06-3", lambda *masks: right(*masks) / 255)
+    assert verdict_on(capsys, "06-3", lambda *masks: ...) == "Not answered yet."

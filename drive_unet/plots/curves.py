@@ -27,11 +27,12 @@ def plot_roc(
     Args:
         curves: by the name of the predictor, what `metrics.roc_curve` returns, or a pair (false positive
             rate, sensitivity).
-        points: the frozen threshold, the second observer, each a `metrics.Confusion` or such a pair.
+        points: the frozen threshold, the second observer, each a `metrics.Confusion` or such a pair; None
+            where there is none.
         corner: the false positive rate up to which the right-hand panel reaches.
     """
     named = {name: _ascending(*curve[:2]) for name, curve in curves.items()}
-    points = {name: _rates(point) for name, point in (points or {}).items()}
+    points = {name: _rates(point) for name, point in (points or {}).items() if point is not None}
     areas = {name: float(trapezoid(y, x)) for name, (x, y) in named.items()}
     best = max(areas, key=areas.__getitem__)
     title = title or f"{best}: area under the curve {areas[best]:.4f}"

@@ -9,7 +9,7 @@ from drive_unet.widgets.exercises.checking import Exercise, answered, near
 
 
 def _thinnest(threshold, found_by_calibre) -> bool:
-    return found_by_calibre(threshold)[0] >= 0.8 > found_by_calibre(threshold + 0.011)[0]
+    return found_by_calibre(threshold)[0] >= 0.8 > found_by_calibre(round(threshold + 0.01, 2))[0]
 
 
 def _picture(function) -> bool | str:
