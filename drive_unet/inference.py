@@ -108,10 +108,9 @@ def predict_each(
     progress: bool = False,
 ) -> Iterator[np.ndarray]:
     """The maps of `predict_all` one after the other, so that only one is in memory."""
-    samples = dataset.subset(range(len(dataset)))
     run = _Runner(model, device=device)
-    for index in bar(range(len(samples)), desc="predicting", unit="image", shown=progress):
-        yield run.probability(samples[index], None, tta)[0]
+    for index in bar(range(len(dataset)), desc="predicting", unit="image", shown=progress):
+        yield run.probability(dataset.stored(index), None, tta)[0]
 
 
 def segment(

@@ -7,7 +7,7 @@ from monai.inferers import sliding_window_inference
 from PIL import Image
 from skimage.data import retina
 
-from drive_unet.data import load_drive
+from drive_unet.data import DRIVEDataset, load_drive, store
 from drive_unet.inference import predict, predict_all, predict_flips, segment
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
@@ -82,8 +82,17 @@ def test_predicting_changes_neither_mode_nor_transform(model, drive):
         drive.test.names[:1], transform=lambda sample: pytest.fail("the transform was used")
     )
     network = UNet(widths=(8, 8)).train()
-    assert predict_all(network, test)[0].shape == (584, 565)
+    (prediction,) = predict_all(network, test)
+    sample = drive.test[0]
+    np.testing.assert_array_equal(prediction, predict(network, sample))
+    assert torch.equal(test.stored(0).image, (sample.image * 255).round().to(torch.uint8))
     assert network.training
+
+
+def test_predicting_counts_no_grey_levels(drive, monkeypatch):
+    monkeypatch.setattr(store, "levels", lambda image, fov: pytest.fail("they are of use to patches only"))
+    test = DRIVEDataset.from_decoded("a", [drive.test.stored(0)])
+    assert predict_all(UNet(widths=(4, 4)), test)[0].shape == (584, 565)
 
 
 @pytest.mark.parametrize("size", [(1411, 1411), (300, 280)])

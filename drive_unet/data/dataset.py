@@ -194,6 +194,17 @@ class DRIVEDataset(Dataset):
         rounds = range(-(-length // len(self)))
         return torch.cat([torch.randperm(len(self), generator=shuffle) for _ in rounds])[:length]
 
+    def stored(self, index: int) -> Decoded:
+        """A photograph as it was taken, without the transform; shared with the dataset, to be read only.
+
+        Args:
+            index: of the photograph.
+
+        Returns:
+            image (3, H, W) and vessels and fov (1, H, W) uint8, second (H, W) bool; None what there is not.
+        """
+        return self._photographs[index].read()
+
     def __len__(self) -> int:
         return len(self._photographs)
 
