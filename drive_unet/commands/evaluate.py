@@ -10,8 +10,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from drive_unet.commands.networks import cross_validation, device_of, network, score
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.find import DriveFolder, find_dataset
@@ -20,6 +18,7 @@ from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import compare, evaluate, evaluate_second_observer
 from drive_unet.evaluation.finished import finished_predictions
 from drive_unet.evaluation.folds import Scored, caution, fold_table, held_out_parts, over_folds
+from drive_unet.evaluation.tables import without_nan
 
 
 def run(options: argparse.Namespace) -> None:
@@ -95,10 +94,5 @@ def _as_json(
         for group in groups:
             mean, spread = over_folds([scored.evaluation for scored in group])
             name = group[0].evaluation.name
-            result["over_folds"].append({"name": name, "mean": _known(mean), "std": _known(spread)})
+            result["over_folds"].append({"name": name, "mean": without_nan(mean), "std": without_nan(spread)})
     return result
-
-
-def _known(values: dict[str, float]) -> dict[str, float | None]:
-    """The same for JSON, which has no nan."""
-    return {key: None if np.isnan(value) else value for key, value in values.items()}

@@ -14,7 +14,7 @@ import torch
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.errors import DataError
-from drive_unet.evaluation.tables import html_table, text_table
+from drive_unet.evaluation.tables import html_table, number, text_table, without_nan
 from drive_unet.inference import predict_each
 from drive_unet.metrics.exact import SCORES, scores
 from drive_unet.metrics.pixels import Images, as_images
@@ -88,10 +88,10 @@ class Evaluation:
             "inside_fov": self.inside_fov,
             "auc_within": self.binned,
             "protocol": self.protocol,
-            "pooled": _without_nan(self.pooled),
-            "mean": _without_nan(self.mean()),
-            "std": _without_nan(self.std()),
-            "per_image": [_without_nan(row) for row in self.per_image],
+            "pooled": without_nan(self.pooled),
+            "mean": without_nan(self.mean()),
+            "std": without_nan(self.std()),
+            "per_image": [without_nan(row) for row in self.per_image],
         }
 
     def to_csv(self, path: str | Path) -> Path:
@@ -101,7 +101,7 @@ class Evaluation:
             writer = csv.DictWriter(file, ["name", *SCORES])
             writer.writeheader()
             writer.writerows(
-                {k: "" if v is None else v for k, v in _without_nan(row).items()} for row in self.per_image
+                {k: "" if v is None else v for k, v in without_nan(row).items()} for row in self.per_image
             )
         return path
 
@@ -116,7 +116,7 @@ class Evaluation:
 
     def _rows(self) -> list[list[str]]:
         kinds = {"pooled": self.pooled, "mean": self.mean(), "± sd": self.std()}
-        return [[kind, *(_number(values[key]) for key in SCORES)] for kind, values in kinds.items()]
+        return [[kind, *(number(values[key]) for key in SCORES)] for kind, values in kinds.items()]
 
     def _known(self, key: str) -> list[float]:
         return [row[key] for row in self.per_image if not math.isnan(row[key])]
@@ -154,7 +154,7 @@ class Comparison:
         for evaluation in self.evaluations:
             mark = f" [{conditions.index(evaluation.conditions) + 1}]" if len(conditions) > 1 else ""
             threshold = "-" if evaluation.threshold is None else f"{evaluation.threshold:.3f}"
-            numbers = (_number(evaluation.pooled[key]) for key in SCORES)
+            numbers = (number(evaluation.pooled[key]) for key in SCORES)
             rows.append([evaluation.name + mark, *numbers, threshold])
         sources = dict.fromkeys(e.threshold_from for e in self.evaluations if e.threshold is not None)
         thresholds = f"; thresholds: {', or '.join(sources)}" if sources else ""
@@ -338,14 +338,3 @@ def _as_maps(predictor: Images, dataset: DRIVEDataset) -> list[np.ndarray]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 6 else f"{names[0]} to {names[-1]}"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in values.items()
-    }

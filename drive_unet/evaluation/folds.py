@@ -12,7 +12,7 @@ from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
 from drive_unet.data.pairing import listed
 from drive_unet.evaluation.evaluator import Evaluation, evaluate_second_observer
-from drive_unet.evaluation.tables import text_table
+from drive_unet.evaluation.tables import number, text_table
 from drive_unet.metrics.exact import SCORES
 
 
@@ -92,4 +92,4 @@ def caution(group: Sequence[Scored]) -> str:
 
 
 def _cells(values: dict[str, float]) -> list[str]:
-    return ["-" if np.isnan(values[key]) else f"{values[key]:.4f}" for key in SCORES]
+    return [number(values[key]) for key in SCORES]

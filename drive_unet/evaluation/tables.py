@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 import html
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def number(value: float) -> str:
+    """A score in a table; a dash where it is not defined."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for JSON, which has no nan: None in its place."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in values.items()
+    }
 
 
 def text_table(header: list[str], rows: list[list[str]]) -> str:

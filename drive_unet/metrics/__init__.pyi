@@ -1,7 +1,5 @@
 from .exact import SCORES as SCORES
 from .exact import Confusion as Confusion
-from .exact import PrecisionRecall as PrecisionRecall
-from .exact import Roc as Roc
 from .exact import auc as auc
 from .exact import average_precision as average_precision
 from .exact import called as called
@@ -12,5 +10,8 @@ from .exact import pixel_scores as pixel_scores
 from .exact import precision_recall_curve as precision_recall_curve
 from .exact import roc_curve as roc_curve
 from .exact import scores as scores
+from .ranking import PrecisionRecall as PrecisionRecall
+from .ranking import Ranking as Ranking
+from .ranking import Roc as Roc
 from .streaming import PixelCounts as PixelCounts
 from .streaming import Pool as Pool

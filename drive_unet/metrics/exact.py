@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from skimage.morphology import skeletonize
 
-from drive_unet.errors import DataError
-from drive_unet.metrics.pixels import Images, aligned, as_images, binary, check_probability, pool
+from drive_unet.metrics.pixels import Images, aligned, as_images, binary, pool
+from drive_unet.metrics.ranking import PrecisionRecall, Roc, rank, ratio
 
 # The order in which scores are listed everywhere.
 SCORES = ("AUC", "AP", "Dice", "Acc", "Se", "Sp", "MCC", "IoU", "clDice")
@@ -45,54 +45,53 @@ class Confusion(NamedTuple):
     @property
     def dice(self) -> float:
         """2 tp / (2 tp + fp + fn), the harmonic mean of precision and sensitivity."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
     def iou(self) -> float:
         """tp / (tp + fp + fn), the Jaccard index of the vessels."""
-        return _ratio(self.tp, self.tp + self.fp + self.fn)
+        return ratio(self.tp, self.tp + self.fp + self.fn)
 
     @property
     def sensitivity(self) -> float:
         """tp / (tp + fn), the share of the vessels that was found; also called recall."""
-        return _ratio(self.tp, self.tp + self.fn)
+        return ratio(self.tp, self.tp + self.fn)
 
     @property
     def specificity(self) -> float:
         """tn / (tn + fp), the share of the background left alone."""
-        return _ratio(self.tn, self.tn + self.fp)
+        return ratio(self.tn, self.tn + self.fp)
 
     @property
     def precision(self) -> float:
         """tp / (tp + fp), the share of what was called vessel that is one."""
-        return _ratio(self.tp, self.tp + self.fp)
+        return ratio(self.tp, self.tp + self.fp)
 
     @property
     def accuracy(self) -> float:
         """(tp + tn) / all pixels."""
-        return _ratio(self.tp + self.tn, sum(self))
+        return ratio(self.tp + self.tn, sum(self))
 
     @property
     def mcc(self) -> float:
         """Matthews correlation coefficient, -1..1; nan if prediction or reference holds one class only."""
         tp, fp, fn, tn = (int(count) for count in self)  # Python integers: the product exceeds 64 bits
-        return _ratio(tp * tn - fp * fn, ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5)
+        return ratio(tp * tn - fp * fn, ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5)
 
+    def plus(self, more: Confusion) -> Confusion:
+        """The counts of both together."""
+        return Confusion(*(a + b for a, b in zip(self, more, strict=True)))
 
-class Roc(NamedTuple):
-    """Receiver operating characteristic: a point per threshold, the strictest first; it starts at (0, 0)."""
-
-    false_positive_rate: np.ndarray
-    sensitivity: np.ndarray
-    threshold: np.ndarray
-
-
-class PrecisionRecall(NamedTuple):
-    """Precision and recall: a point per threshold, the strictest first; by convention it starts at (1, 0)."""
-
-    precision: np.ndarray
-    recall: np.ndarray
-    threshold: np.ndarray
+    def scores(self) -> dict[str, float]:
+        """The scores in `SCORES` that are made of these counts, in that order."""
+        return {
+            "Dice": self.dice,
+            "Acc": self.accuracy,
+            "Se": self.sensitivity,
+            "Sp": self.specificity,
+            "MCC": self.mcc,
+            "IoU": self.iou,
+        }
 
 
 def confusion(prediction: Images, vessels: Images, fov: Images | None = None) -> Confusion:
@@ -110,7 +109,7 @@ def confusion(prediction: Images, vessels: Images, fov: Images | None = None) ->
         DataError: for shapes that differ, or other values inside the field of view.
     """
     values, truth = pool(prediction, vessels, fov, "prediction")
-    return _count(binary(values, "prediction"), truth)
+    return count(binary(values, "prediction"), truth)
 
 
 def auc(probability: Images, vessels: Images, fov: Images | None = None) -> float:
@@ -123,7 +122,7 @@ def auc(probability: Images, vessels: Images, fov: Images | None = None) -> floa
     Returns:
         0..1; nan unless there are both vessel and background pixels.
     """
-    return _auc(_rank(*pool(probability, vessels, fov, "probability")))
+    return rank(*pool(probability, vessels, fov, "probability")).auc()
 
 
 def average_precision(probability: Images, vessels: Images, fov: Images | None = None) -> float:
@@ -136,7 +135,7 @@ def average_precision(probability: Images, vessels: Images, fov: Images | None =
     Returns:
         0..1; nan if there is no vessel pixel.
     """
-    return _average_precision(_rank(*pool(probability, vessels, fov, "probability")))
+    return rank(*pool(probability, vessels, fov, "probability")).average_precision()
 
 
 def roc_curve(probability: Images, vessels: Images, fov: Images | None = None) -> Roc:
@@ -149,10 +148,7 @@ def roc_curve(probability: Images, vessels: Images, fov: Images | None = None) -
     Returns:
         Three float64 arrays of equal length; the first threshold is infinite.
     """
-    ranking = _rank(*pool(probability, vessels, fov, "probability"))
-    tp, fp, threshold = ranking.with_origin()
-    with np.errstate(invalid="ignore"):
-        return Roc(fp / np.float64(ranking.fp[-1]), tp / np.float64(ranking.tp[-1]), threshold)
+    return rank(*pool(probability, vessels, fov, "probability")).roc_curve()
 
 
 def precision_recall_curve(
@@ -167,11 +163,7 @@ def precision_recall_curve(
     Returns:
         Three float64 arrays of equal length; the first threshold is infinite.
     """
-    ranking = _rank(*pool(probability, vessels, fov, "probability"))
-    tp, fp, threshold = ranking.with_origin()
-    precision = np.r_[1.0, tp[1:] / (tp[1:] + fp[1:])]
-    with np.errstate(invalid="ignore"):
-        return PrecisionRecall(precision, tp / np.float64(ranking.tp[-1]), threshold)
+    return rank(*pool(probability, vessels, fov, "probability")).precision_recall_curve()
 
 
 def choose_threshold(probabilities: Images, vessels: Images, fovs: Images | None = None) -> float:
@@ -190,14 +182,7 @@ def choose_threshold(probabilities: Images, vessels: Images, fovs: Images | None
     Raises:
         DataError: if there is no vessel pixel, so that no threshold is better than another.
     """
-    ranking = _rank(*pool(probabilities, vessels, fovs, "probability"))
-    vessel_pixels = ranking.tp[-1]
-    if vessel_pixels == 0:
-        raise DataError(
-            "No threshold can be chosen: the labels hold no vessel pixel inside the field of view."
-        )
-    dice = 2 * ranking.tp / (ranking.tp + ranking.fp + vessel_pixels)
-    return float(ranking.threshold[np.argmax(dice)])
+    return rank(*pool(probabilities, vessels, fovs, "probability")).best()[1]
 
 
 def cldice(prediction: Images, vessels: Images, fov: Images | None = None) -> float:
@@ -249,17 +234,8 @@ def pixel_scores(
     if values.dtype == bool:
         areas = {"AUC": float("nan"), "AP": float("nan")}
     else:
-        ranking = _rank(values, truth)
-        areas = {"AUC": _auc(ranking), "AP": _average_precision(ranking)}
-    counts = _count(called(values, threshold), truth)
-    return areas | {
-        "Dice": counts.dice,
-        "Acc": counts.accuracy,
-        "Se": counts.sensitivity,
-        "Sp": counts.specificity,
-        "MCC": counts.mcc,
-        "IoU": counts.iou,
-    }
+        areas = rank(values, truth).areas()
+    return areas | count(called(values, threshold), truth).scores()
 
 
 def called(probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -267,46 +243,11 @@ def called(probability: np.ndarray, threshold: float) -> np.ndarray:
     return probability if probability.dtype == bool else probability >= threshold
 
 
-# ---------------------------------------------------------------------- one sort serves all
+# ---------------------------------------------------------------------- of pixels and of masks
 
 
-class _Ranking(NamedTuple):
-    """Pixels above each distinct probability, from the highest down: vessel (tp), background (fp)."""
-
-    tp: np.ndarray  # int64
-    fp: np.ndarray
-    threshold: np.ndarray  # float64, strictly falling
-
-    def with_origin(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """tp, fp, threshold with a first point that calls nothing vessel."""
-        return np.r_[0, self.tp], np.r_[0, self.fp], np.r_[np.inf, self.threshold]
-
-
-def _rank(probability: np.ndarray, vessels: np.ndarray) -> _Ranking:
-    check_probability(probability)
-    # IEEE floats of 0 and above order like their bits, and the sign bit is free: so one plain sort of
-    # integers, the label in the lowest bit, replaces an argsort and two gathers.
-    values = probability.astype(np.float64 if probability.dtype == np.float64 else np.float32)
-    values += 0  # -0.0 becomes 0.0
-    bits = np.dtype(f"u{values.itemsize}")
-    keys = np.sort((values.view(bits) << 1) | vessels)[::-1]
-    ordered = keys >> 1
-    last = np.r_[np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1]  # the last pixel of each tie
-    tp = np.cumsum(keys & 1, dtype=np.int64)[last]
-    return _Ranking(tp, last + 1 - tp, ordered[last].view(values.dtype).astype(np.float64))
-
-
-def _auc(ranking: _Ranking) -> float:
-    tp, fp, _ = ranking.with_origin()
-    return _ratio(int((np.diff(fp) * (tp[1:] + tp[:-1])).sum()), 2 * int(tp[-1]) * int(fp[-1]))
-
-
-def _average_precision(ranking: _Ranking) -> float:
-    gained = np.diff(ranking.tp, prepend=0)
-    return _ratio((gained * (ranking.tp / (ranking.tp + ranking.fp))).sum(), ranking.tp[-1])
-
-
-def _count(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
+def count(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
+    """The counts of pixels (N,) bool against their labels (N,) bool."""
     tp, positive, vessel = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
     return Confusion(tp, positive - tp, vessel - tp, truth.size - positive - vessel + tp)
 
@@ -320,10 +261,6 @@ def _cldice(prediction: np.ndarray, vessels: np.ndarray, fov: np.ndarray | None)
         return 0.0 if prediction.any() or vessels.any() else float("nan")
     on_vessels, covered = vessels[skeletonize(prediction)].mean(), prediction[skeletonize(vessels)].mean()
     return float(2 * on_vessels * covered / (on_vessels + covered)) if on_vessels + covered else 0.0
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float("nan")
 
 
 def _mean(values: list[float]) -> float:

@@ -8,17 +8,14 @@ from 1, as far down as float32 goes. What is lost is the order of the pixels wit
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from drive_unet.errors import DataError
-from drive_unet.metrics.exact import (
-    Confusion,
-    PrecisionRecall,
-    Roc,
-    called,
-    pixel_scores,
-)
+from drive_unet.metrics.exact import Confusion, called, count, pixel_scores
 from drive_unet.metrics.pixels import Images, check_probability, pool
+from drive_unet.metrics.ranking import PrecisionRecall, Ranking, Roc, rank
 
 _MANTISSA = 14  # bits of it that a bin keeps: 16,384 bins from one power of two to the next
 _DROPPED = 23 - _MANTISSA
@@ -63,10 +60,7 @@ class PixelCounts:
         bins = _bins(values)
         self.vessels += np.bincount(bins[truth], minlength=BINS)
         self.background += np.bincount(bins[~truth], minlength=BINS)
-        positive = called(values, self.threshold)
-        tp, fp = int((positive & truth).sum()), int((positive & ~truth).sum())
-        counts = (tp, fp, int(truth.sum()) - tp, int((~truth).sum()) - fp)
-        self.confusion = Confusion(*(a + b for a, b in zip(self.confusion, counts, strict=True)))
+        self.confusion = self.confusion.plus(count(called(values, self.threshold), truth))
 
     def admit(self, values: np.ndarray) -> None:
         """DataError unless the values (N,) are probabilities, or a segmentation, as those before were."""
@@ -95,7 +89,7 @@ class PixelCounts:
         self.vessels += other.vessels
         self.background += other.background
         self.rounded |= other.rounded
-        self.confusion = Confusion(*(a + b for a, b in zip(self.confusion, other.confusion, strict=True)))
+        self.confusion = self.confusion.plus(other.confusion)
 
     @property
     def error(self) -> float:
@@ -110,43 +104,24 @@ class PixelCounts:
 
     def auc(self) -> float:
         """Area under the ROC curve, within `error`."""
-        tp, fp = self._above()
-        area = (np.diff(fp) * (tp[1:] + tp[:-1]).astype(float)).sum()
-        whole = 2.0 * tp[-1] * fp[-1]
-        return float(area / whole) if whole else float("nan")
+        return self.ranking().auc()
 
     def average_precision(self) -> float:
         """Area under the precision-recall curve in steps, a step a bin."""
-        tp, fp = self._above()
-        gained, marked = np.diff(tp), np.maximum(tp[1:] + fp[1:], 1)
-        return float((gained * (tp[1:] / marked)).sum() / tp[-1]) if tp[-1] else float("nan")
+        return self.ranking().average_precision()
 
     def scores(self) -> dict[str, float]:
         """The scores of `drive_unet.metrics.pixel_scores`; all but AUC and AP are exact."""
-        counts = self.confusion
-        return {
-            "AUC": float("nan") if self.finished else self.auc(),
-            "AP": float("nan") if self.finished else self.average_precision(),
-            "Dice": counts.dice,
-            "Acc": counts.accuracy,
-            "Se": counts.sensitivity,
-            "Sp": counts.specificity,
-            "MCC": counts.mcc,
-            "IoU": counts.iou,
-        }
+        areas = {"AUC": math.nan, "AP": math.nan} if self.finished else self.ranking().areas()
+        return areas | self.confusion.scores()
 
     def roc_curve(self) -> Roc:
         """The ROC curve, a point a bin that holds pixels; each point is exact."""
-        tp, fp, edges = self._points()
-        with np.errstate(invalid="ignore"):
-            return Roc(fp / np.float64(fp[-1]), tp / np.float64(tp[-1]), edges)
+        return self.ranking().roc_curve()
 
     def precision_recall_curve(self) -> PrecisionRecall:
         """The precision-recall curve, a point a bin that holds pixels; each point is exact."""
-        tp, fp, edges = self._points()
-        precision = np.r_[1.0, tp[1:] / (tp[1:] + fp[1:])]
-        with np.errstate(invalid="ignore"):
-            return PrecisionRecall(precision, tp / np.float64(tp[-1]), edges)
+        return self.ranking().precision_recall_curve()
 
     def choose_threshold(self) -> float:
         """The lower edge of a bin that maximises the pooled Dice; of several the highest.
@@ -154,24 +129,13 @@ class PixelCounts:
         Raises:
             DataError: if no vessel pixel was counted.
         """
-        tp, fp, edges = self._points()
-        if not tp[-1]:
-            raise DataError(
-                "No threshold can be chosen: the labels hold no vessel pixel inside the field of view."
-            )
-        dice = 2 * tp / (tp + fp + tp[-1])
-        return float(edges[np.argmax(dice)])
+        return self.ranking().best()[1]
 
-    def _above(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vessel and background pixels at and above each bin, from the highest down, after a first 0."""
-        return tuple(np.r_[0, np.cumsum(counts[::-1])] for counts in (self.vessels, self.background))
-
-    def _points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same at bins that hold pixels, and their lower edges; the first threshold is infinite."""
-        tp, fp = self._above()
-        held = np.r_[True, (np.diff(tp) + np.diff(fp)) > 0]
-        edges = np.r_[np.inf, lower_edges()[::-1]]
-        return tp[held], fp[held], edges[held]
+    def ranking(self) -> Ranking:
+        """Vessel and background pixels at and above each bin that holds any, and the bins' lower edges."""
+        held = np.flatnonzero(self.vessels + self.background)[::-1]
+        tp, fp = np.cumsum(self.vessels[held]), np.cumsum(self.background[held])
+        return Ranking(tp, fp, lower_edges()[held])
 
 
 class Pool:
@@ -211,10 +175,26 @@ class Pool:
         """The scores of `drive_unet.metrics.pixel_scores` over all pixels added."""
         if self.parts is None:
             return self.counts.scores()
+        values, truth = self._pixels()
+        return pixel_scores(values[None], truth[None], None, self.counts.threshold)
+
+    def ranking(self) -> Ranking:
+        """The pixels ranked by their probability: exactly, or by bins where they are too many to keep."""
+        return self.counts.ranking() if self.parts is None else rank(*self._pixels())
+
+    def best(self) -> tuple[float, float]:
+        """The greatest pooled Dice, and the threshold that gives it.
+
+        Raises:
+            DataError: if no vessel pixel was added.
+        """
+        return self.ranking().best()
+
+    def _pixels(self) -> tuple[np.ndarray, np.ndarray]:
         if not self.parts:
             raise DataError("There is no pixel to score: no photograph was added.")
         values, truth = (np.concatenate(arrays) for arrays in zip(*self.parts, strict=True))
-        return pixel_scores(values[None], truth[None], None, self.counts.threshold)
+        return values, truth
 
 
 def lower_edges() -> np.ndarray:

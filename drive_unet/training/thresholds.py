@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.inference import predict_each
-from drive_unet.metrics.exact import choose_threshold, confusion
 from drive_unet.metrics.streaming import Pool
 
 
@@ -34,12 +32,4 @@ def best_threshold(
     pixels = Pool()
     for index, probability in enumerate(predict_each(model, photographs, tta=tta, device=device)):
         pixels.update(probability, photographs.vessels[index], photographs.fovs[index])
-    if pixels.parts is None:  # too many to keep: every edge of a bin is tried
-        curve = pixels.counts.precision_recall_curve()
-        total = np.maximum(curve.precision + curve.recall, 1e-12)
-        dice = 2 * curve.precision * curve.recall / total
-        best = int(np.nanargmax(dice))
-        return float(dice[best]), float(curve.threshold[best])
-    values, truth = (np.concatenate(arrays)[None] for arrays in zip(*pixels.parts, strict=True))
-    threshold = choose_threshold(values, truth)
-    return confusion(values >= threshold, truth).dice, threshold
+    return pixels.best()
