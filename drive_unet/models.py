@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from drive_unet.files import write_atomically
 from drive_unet.preprocessing.prepare import Preprocessing
 
 HUB_FILE = "model.safetensors"  # in a folder or repository of its own
@@ -157,10 +158,8 @@ class SegmentationModel(
             name: (value.half() if half and value.ndim == 4 else value).contiguous()
             for name, value in self.state_dict().items()
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_bytes(save(state, {"config": json.dumps(config)}))
-        unfinished.replace(path)  # a run that is stopped here leaves the older file whole
+        content = save(state, {"config": json.dumps(config)})
+        write_atomically(path, lambda file: file.write(content), durable=True)
         return path
 
     @classmethod

@@ -17,8 +17,9 @@ from builders import SIZE, grey, photograph, tree, write_split
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from drive_unet import files
 from drive_unet.augmentation import training_transform
-from drive_unet.data import DRIVEDataset, cache, collate, store
+from drive_unet.data import DRIVEDataset, collate, store
 from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.preprocessing import Preprocessing, levels, rescale, rescale_mask
@@ -249,7 +250,7 @@ def test_a_kill_in_the_middle_leaves_nothing_half_done(large, own_cache, decoded
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
-        cache.write_atomically(large._photographs[0].prepared(HALF).path.with_name("x.npy"), write)
+        files.write_atomically(large._photographs[0].prepared(HALF).path.with_name("x.npy"), write)
 
     large.subset([0]).prepared(HALF)
     child = multiprocessing.get_context("fork").Process(target=killed)

@@ -15,7 +15,7 @@ from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
 from drive_unet.evaluation.folds import caution, fold_table
-from drive_unet.training.checkpoints import BEST, LAST
+from drive_unet.training.checkpoints import BEST, LAST, left_by_a_run
 from drive_unet.training.processes import processes
 from drive_unet.training.provenance import versions
 
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
 def _refuse_to_overwrite(folder: Path, resume: bool, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name another --out, a folder")
-    kept = [name for name in (LAST, f"member-*/{LAST}", BEST) if any(folder.glob(name))]
+    kept = left_by_a_run(folder)
     if kept and not (resume or overwrite):
         raise ValueError(
             f"{folder} holds {kept[0]} of an earlier run: go on with --resume, replace it with --overwrite, "

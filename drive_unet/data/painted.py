@@ -23,7 +23,6 @@ from drive_unet.painter import painting, store
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import Fundus
 from drive_unet.preprocessing.prepare import Preprocessing
-from drive_unet.progress import bar
 
 
 def embedded_folder(seed: int = 0, progress: bool = True) -> Path:
@@ -54,16 +53,11 @@ def painted_dataset(
     than memory holds, see `PaintedStream`.
     """
     seeds = list(seeds)
-    with ThreadPoolExecutor() as pool:
-        photographs = list(
-            bar(
-                pool.map(lambda seed: painted_photograph(painting.paint(seed, mix=mix)), seeds),
-                total=len(seeds),
-                desc="painting",
-                unit="image",
-                shown=progress,
-            )
-        )
+
+    def painted(seed: int) -> Decoded:
+        return painted_photograph(painting.paint(seed, mix=mix))
+
+    photographs = each(painted, seeds, "painting", shown=progress)
     return DRIVEDataset.from_decoded([f"painted-{seed}" for seed in seeds], photographs)
 
 

@@ -24,10 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from drive_unet import __version__
-from drive_unet.data.cache import cache_folder, sweep, write_atomically
+from drive_unet.data.cache import cache_folder, sweep
 from drive_unet.data.pairing import Pair
 from drive_unet.data.reading import Decoded, read_image, read_photograph
 from drive_unet.errors import DataError
+from drive_unet.files import write_atomically
 from drive_unet.preprocessing.prepare import Levels, Preprocessing, levels, rescale, rescale_mask
 from drive_unet.progress import bar
 
@@ -37,15 +38,19 @@ _FORMAT = 1  # of the prepared files: raise it whenever other bytes are written 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def each(function: Callable[[Item], Result], items: Iterable[Item], doing: str) -> list[Result]:
-    """`function` of each item, in their order, in threads; a progress bar where it takes longer than 2 s."""
+def each(
+    function: Callable[[Item], Result], items: Iterable[Item], doing: str, *, shown: bool = True
+) -> list[Result]:
+    """`function` of each item, in their order, in threads; a progress bar, if it is to be shown, where it
+    takes longer than 2 s.
+    """
     items = list(items)
+    settings = {"total": len(items), "desc": doing, "unit": "image", "delay": 2, "shown": shown}
     threads = min(os.cpu_count() or 1, 8, len(items))
     if threads < 2:
-        return [function(item) for item in items]
+        return list(bar(map(function, items), **settings))
     with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(function, items)
-        return list(bar(results, total=len(items), desc=doing, unit="image", delay=2))
+        return list(bar(pool.map(function, items), **settings))
 
 
 def open_photographs(pairs: Iterable[Pair], *, smooth: bool = False) -> list[Stored]:

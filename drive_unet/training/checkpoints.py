@@ -17,6 +17,7 @@ from torch import nn
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
+from drive_unet.files import write_atomically
 
 BEST, LAST = "best.safetensors", "last.pt"
 _WORDS = {  # what errors call the settings
@@ -88,11 +89,14 @@ def described(function: Callable | None) -> str | None:
 
 def save(folder: Path, parts: dict[str, Any], state: dict[str, Any], run: dict, settings: dict) -> None:
     """Write the checkpoint; a run that is stopped here leaves the older one whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / (LAST + ".part")
     saved = {name: part.state_dict() for name, part in parts.items()}
-    torch.save(saved | {"state": state, "run": json.dumps(run), "settings": json.dumps(settings)}, unfinished)
-    unfinished.replace(folder / LAST)
+    saved |= {"state": state, "run": json.dumps(run), "settings": json.dumps(settings)}
+    write_atomically(folder / LAST, lambda file: torch.save(saved, file), durable=True)
+
+
+def left_by_a_run(folder: Path) -> list[str]:
+    """What an earlier run left in a folder, by names below it; the checkpoint to go on from comes first."""
+    return [name for name in (LAST, f"member-*/{LAST}", BEST) if any(folder.glob(name))]
 
 
 def load(folder: Path, parts: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[str, Any], dict]:

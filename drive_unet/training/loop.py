@@ -29,7 +29,7 @@ from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
 from drive_unet.training.averages import moving_average
-from drive_unet.training.checkpoints import BEST, LAST, load, save, settings_of
+from drive_unet.training.checkpoints import BEST, LAST, left_by_a_run, load, save, settings_of
 from drive_unet.training.processes import accelerated, batches
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
@@ -219,9 +219,7 @@ def fit(
             run.history.append(row)
             if step % validate_every == 0 or step == steps:
                 if validation is not None:
-                    _refuse_shared(
-                        train, validation
-                    )  # the eyes of a stream are known since they were painted
+                    _refuse_shared(train, validation)  # a stream's eyes are known since they were painted
                     keeper.validate(run, row)
                 run.seconds = before + time.perf_counter() - start
                 if folder and accelerator.is_main_process:
@@ -323,8 +321,7 @@ def refuse_to_replace(folder: Path) -> None:
     Raises:
         ValueError: the message names what would be lost, and the two ways on.
     """
-    kept = [name for name in (LAST, BEST) if (folder / name).exists()]
-    if kept:
+    if kept := left_by_a_run(folder):
         raise ValueError(
             f"{folder} holds {kept[0]} of an earlier run: go on with resume=True, replace it with "
             "overwrite=True, or name another folder"

@@ -1,0 +1,61 @@
+"""How a file gets onto the disk whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], object], *, durable: bool = False, keep: Path | None = None
+) -> None:
+    """Have `write` fill a file opened for bytes, and give it its name when it is complete.
+
+    Whoever is killed meanwhile leaves the older file whole, and beside it a hidden one that ends in `.part`.
+
+    Args:
+        path: of the file; its folder is made.
+        write: called with the open file.
+        durable: wait until the disk has it, so that a computer that is switched off loses neither the older
+            nor the newer content.
+        keep: the name that the older file gets, if there is one, in place of what is called so.
+
+    Raises:
+        OSError: if it cannot be written; the older file is as it was, and nothing else is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        with part.open("xb") as file:
+            write(file)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        try:
+            os.replace(part, path)
+        except PermissionError:
+            if not path.exists():  # where another process has it mapped, some systems do not replace it
+                raise
+        if durable:
+            _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder, where the system can be asked for that."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(opened)
+    except OSError:  # nor do all file systems
+        pass
+    finally:
+        os.close(opened)
