@@ -528,18 +528,47 @@ def test_an_interrupted_set_goes_on_with_the_eyes_that_are_finished(tmp_path, jo
     assert {path.name for path in tmp_path.iterdir()} == {"set", "at once"}
 
 
-def test_fewer_or_more_eyes_than_were_begun(tmp_path):
-    for images in (2, 5):
-        folder = tmp_path / f"{images}"
-        with pytest.raises(KeyboardInterrupt):
-            store.write(folder, Interrupts(3), 1, store.plainly(4), workers=1, progress=False)
-        rest = Interrupts(99)
-        store.write(folder, rest, 1, store.plainly(images), workers=1, progress=False)
-        assert rest.painted == max(0, images - 3)
-        at_once = store.write(
-            tmp_path / f"{images} at once", sketch, 1, store.plainly(images), progress=False
-        )
-        assert contents(folder) == contents(at_once)
+def test_more_eyes_than_were_begun(tmp_path):
+    folder = tmp_path / "set"
+    with pytest.raises(KeyboardInterrupt):
+        store.write(folder, Interrupts(3), 1, store.plainly(4), workers=1, progress=False)
+    rest = Interrupts(99)
+    store.write(folder, rest, 1, store.plainly(5), workers=1, progress=False)
+    assert rest.painted == 2
+    at_once = store.write(tmp_path / "at once", sketch, 1, store.plainly(5), progress=False)
+    assert contents(folder) == contents(at_once)
+
+
+def test_fewer_eyes_than_were_begun_lose_none_unless_that_is_said(tmp_path):
+    folder, calls = tmp_path / "set", {"workers": 1, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        store.write(folder, Interrupts(3), 1, store.plainly(4), **calls)
+    begun = contents(store.unfinished(folder))
+    with pytest.raises(DataError, match="1 finished eyes of a larger set, which would be lost: ask for as"):
+        store.write(folder, sketch, 1, store.plainly(2), **calls)
+    assert contents(store.unfinished(folder)) == begun and not folder.exists()
+    rest = Interrupts(99)
+    store.write(folder, rest, 1, store.plainly(2), overwrite=True, **calls)
+    assert rest.painted == 0
+    at_once = store.write(tmp_path / "at once", sketch, 1, store.plainly(2), progress=False)
+    assert contents(folder) == contents(at_once)
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "at once"}
+
+
+def test_two_calls_do_not_paint_into_one_folder(tmp_path):
+    folder, refusals = tmp_path / "set", []
+
+    def paint(seed):
+        with pytest.raises(DataError) as caught:
+            store.write(folder, sketch, 1, store.plainly(2), progress=False)
+        refusals.append(str(caught.value))
+        return sketch(seed)
+
+    store.write(folder, paint, 1, store.plainly(2), workers=1, progress=False)
+    assert len(refusals) == 2
+    assert refusals[0].startswith(f"another process is painting into {folder}: wait")
+    at_once = store.write(tmp_path / "at once", sketch, 1, store.plainly(2), progress=False)
+    assert contents(folder) == contents(at_once)
 
 
 def test_the_same_set_again_is_left_as_it_is_and_another_only_replaced_if_said(tmp_path):

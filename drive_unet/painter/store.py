@@ -9,12 +9,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import auto, std
 
@@ -220,8 +222,8 @@ def write(
     """Paint a dataset into `folder`, which appears complete or not at all.
 
     What is finished when the painting is interrupted stays in a folder beside it (`unfinished`), and the next
-    call for a set of this version and seed goes on with it. Where the very set is there already, nothing is
-    done.
+    call for a set of this version and seed, of as many eyes or more, goes on with it. Where the very set is
+    there already, nothing is done.
 
     Args:
         folder: new or empty.
@@ -232,7 +234,8 @@ def write(
         overwrite: replace another painted set, and what was left unfinished of one; never any other file.
 
     Raises:
-        DataError: if something else is there, or the folder cannot be written.
+        DataError: if something else is there, finished eyes would be lost, another call paints into this
+            folder, or it cannot be written.
     """
     folder = Path(folder).expanduser().resolve()
     work, root = unfinished(folder), unfinished(folder) / "set"
@@ -241,41 +244,70 @@ def write(
         return folder
     _refuse_what_is_there(folder, overwrite)
     eyes: dict[str, dict[str, dict]] | None = None  # None: what lies in `work` is not ours to remove
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        header = {"generator": "drive_unet.painter", "version": version, "seed": seed}
-        finished = _finished(work, header, overwrite)
-        eyes = {key: finished[key] for key in map(_key, jobs) if key in finished}
-        _clear(root, {name for files in eyes.values() for name in files})
-        lines = [header, *([key, files] for key, files in eyes.items())]
-        _put(work / FINISHED, "".join(json.dumps(line) + "\n" for line in lines).encode())
-        with (work / FINISHED).open("a", encoding="utf-8") as record:
+    with ExitStack() as held:
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_alone(work, folder))
+            header = {"generator": "drive_unet.painter", "version": version, "seed": seed}
+            eyes = _begun(work, header, set(map(_key, jobs)), overwrite)
+            _clear(root, {name for files in eyes.values() for name in files})
+            lines = [header, *([key, files] for key, files in eyes.items())]
+            _put(work / FINISHED, "".join(json.dumps(line) + "\n" for line in lines).encode())
+            with (work / FINISHED).open("a", encoding="utf-8") as record:
 
-            def keep(key: str, files: dict[str, dict]) -> None:
-                eyes[key] = files
-                record.write(json.dumps([key, files]) + "\n")
-                record.flush()
+                def keep(key: str, files: dict[str, dict]) -> None:
+                    eyes[key] = files
+                    record.write(json.dumps([key, files]) + "\n")
+                    record.flush()
 
-            _paint_all(root, paint, version, jobs, seed, workers, progress, dict(eyes), keep)
-        if folder.exists():  # perhaps the one that a terminal is in, so it stays
-            (work / "replaced").mkdir()
-            for entry in list(folder.iterdir()):  # of a painted set, or the folder is empty
-                os.replace(entry, work / "replaced" / entry.name)
-            for entry in sorted(root.iterdir(), key=lambda entry: entry.name == MANIFEST):
-                os.replace(entry, folder / entry.name)
-        else:
-            os.replace(root, folder)
-        eyes.clear()
-    except OSError as error:
-        kept = f"; {len(eyes)} finished eyes are kept in {work}" if eyes else ""
-        raise DataError(
-            f"cannot write the painted dataset to {folder} ({error.strerror or error}); "
-            f"name a folder that can be written{kept}"
-        ) from error
-    finally:
-        if eyes == {}:  # all in place, or none painted
-            shutil.rmtree(work, ignore_errors=True)
+                _paint_all(root, paint, version, jobs, seed, workers, progress, dict(eyes), keep)
+            _move_in(work, folder)
+            eyes.clear()
+        except OSError as error:
+            kept = f"; {len(eyes)} finished eyes are kept in {work}" if eyes else ""
+            raise DataError(
+                f"cannot write the painted dataset to {folder} ({error.strerror or error}); "
+                f"name a folder that can be written{kept}"
+            ) from error
+        finally:
+            if eyes == {}:  # all in place, or none painted
+                shutil.rmtree(work, ignore_errors=True)
+    if eyes == {} and os.name == "nt":  # where an open file, the lock, is not removed
+        shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def _alone(work: Path, folder: Path) -> Iterator[None]:
+    """Hold the folder of unfinished eyes for this call alone; the system lets go of it for a killed process.
+
+    Raises:
+        DataError: if another call paints there.
+    """
+    lock = FileLock(work / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DataError(
+            f"another process is painting into {folder}: wait until it is done, or name another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _move_in(work: Path, folder: Path) -> None:
+    """Put a complete set in its place, the manifest last."""
+    root = work / "set"
+    if not folder.exists():
+        os.replace(root, folder)
+        return
+    (work / "replaced").mkdir()  # the folder is perhaps the one that a terminal is in, so it stays
+    for entry in list(folder.iterdir()):  # of a painted set, or the folder is empty
+        os.replace(entry, work / "replaced" / entry.name)
+    for entry in sorted(root.iterdir(), key=lambda entry: entry.name == MANIFEST):
+        os.replace(entry, folder / entry.name)
 
 
 def unfinished(folder: str | Path) -> Path:
@@ -316,6 +348,22 @@ def _refuse_what_is_there(folder: Path, overwrite: bool) -> None:
                 f"{path} is no file of the painted set in {folder} and would be lost; move it elsewhere, or "
                 "name a new folder"
             )
+
+
+def _begun(work: Path, header: dict, wanted: set[str], overwrite: bool) -> dict[str, dict[str, dict]]:
+    """The eyes wanted that an interrupted call left whole in `work`, see `_finished`.
+
+    Raises:
+        DataError: if some would be lost that are not wanted now, and may not be.
+    """
+    eyes = _finished(work, header, overwrite)
+    surplus = eyes.keys() - wanted
+    if surplus and not overwrite:
+        raise DataError(
+            f"{work} holds {len(surplus)} finished eyes of a larger set, which would be lost: ask for as "
+            "many photographs as before to go on with them, or drop them with --overwrite (overwrite=True)"
+        )
+    return {key: files for key, files in eyes.items() if key in wanted}
 
 
 def _finished(work: Path, header: dict, overwrite: bool) -> dict[str, dict[str, dict]]:
