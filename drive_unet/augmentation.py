@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from drive_unet.preprocessing.prepare import Levels
+from drive_unet.preprocessing.levels import Levels
 
 
 class RandomPatch(v2.Transform):

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from drive_unet.data.dataset import DRIVEDataset, Sample
 from drive_unet.data.reading import read_image
 from drive_unet.models import fused
 from drive_unet.preprocessing.prepare import Prepared, prepare
 from drive_unet.progress import bar
 
+if TYPE_CHECKING:  # they load torchvision, which takes as long as all the rest
+    from drive_unet.data.dataset import DRIVEDataset
+
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels at the network's scale; a larger picture is cut into tiles unless told otherwise
 OVERLAP = 128  # pixels that neighbouring tiles share, about as far as a trained network looks
 
-AnyPhotograph = Sample | Tensor | np.ndarray | Image.Image | str | Path
+AnyPhotograph = "Sample | Tensor | np.ndarray | Image.Image | str | Path"
 
 
 class Segmentation(NamedTuple):

@@ -129,6 +129,18 @@ def test_help_loads_neither_torch_nor_matplotlib():
     assert shown.splitlines()[-1] == "[]"
 
 
+def test_predicting_loads_nothing_that_only_training_needs(run, tmp_path):
+    Image.fromarray(photograph(3, (290, 300))).save(tmp_path / "eye.png")
+    arguments = [str(each) for each in ("predict", tmp_path, "--out", tmp_path / "out", "--weights", run)]
+    code = f"import sys, drive_unet.commands.main as cli; cli.main({arguments}); print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = shown.splitlines()[-1].split()
+    assert "drive_unet.inference" in loaded
+    rooms = {f"drive_unet.{room}" for room in ("training", "evaluation", "painter", "augmentation", "plots")}
+    needless = {"accelerate", "torchvision", "matplotlib", "sympy", "skimage"} | rooms
+    assert not needless & set(loaded)
+
+
 def test_python_m_drive_unet_is_the_same():
     shown = subprocess.run(
         [sys.executable, "-m", "drive_unet", "train", "--help"], capture_output=True, text=True, check=True

@@ -10,7 +10,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from drive_unet.commands.networks import cross_validation, device_of, network, score
+from drive_unet.commands.networks import device_of, network
+from drive_unet.commands.scoring import cross_validation, score
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.find import DriveFolder, find_dataset
 from drive_unet.data.pairing import listed

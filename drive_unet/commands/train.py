@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from drive_unet import presets
-from drive_unet.commands.networks import fold_folder, score
+from drive_unet.commands.networks import fold_folder
+from drive_unet.commands.scoring import score
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
 from drive_unet.data.find import find_dataset

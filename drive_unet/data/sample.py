@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
 from drive_unet.errors import DataError
-from drive_unet.preprocessing.prepare import Levels
+from drive_unet.preprocessing.levels import Levels
 
 
 class Sample(NamedTuple):

@@ -29,7 +29,8 @@ from drive_unet.data.pairing import Pair
 from drive_unet.data.reading import Decoded, read_image, read_photograph
 from drive_unet.errors import DataError
 from drive_unet.files import write_atomically
-from drive_unet.preprocessing.prepare import Levels, Preprocessing, levels, rescale, rescale_mask
+from drive_unet.preprocessing.levels import Levels, levels
+from drive_unet.preprocessing.prepare import Preprocessing, rescale, rescale_mask
 from drive_unet.progress import bar
 
 IN_MEMORY = 512 * 2**20  # bytes; a set that is larger when decoded stays in its files

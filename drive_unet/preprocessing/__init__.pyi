@@ -1,6 +1,8 @@
 from .contrast import clahe as clahe
 from .contrast import green_channel as green_channel
 from .fov import detect_fov as detect_fov
+from .levels import Levels as Levels
+from .levels import levels as levels
 from .patches import (
     extract_patches as extract_patches,
 )
@@ -14,9 +16,6 @@ from .patches import (
     vanished_fraction as vanished_fraction,
 )
 from .prepare import (
-    Levels as Levels,
-)
-from .prepare import (
     Prepared as Prepared,
 )
 from .prepare import (
@@ -24,9 +23,6 @@ from .prepare import (
 )
 from .prepare import (
     as_photograph as as_photograph,
-)
-from .prepare import (
-    levels as levels,
 )
 from .prepare import (
     prepare as prepare,

@@ -3,7 +3,7 @@
 `prepare` alone decides the field of view, the scale and the standardisation. Training, validation,
 evaluation, prediction and the command line go through it, or through the steps that it is made of: training
 cuts its patches out of photographs that `rescale` brought to scale, and standardises each patch by its whole
-photograph (`levels`).
+photograph (`drive_unet.preprocessing.levels`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
 
 from drive_unet.errors import DataError
 from drive_unet.preprocessing.fov import detect_fov
@@ -45,16 +44,6 @@ class Preprocessing:
             return 1.0
         scale = self.fov_width / (columns[-1] - columns[0] + 1)
         return 1.0 if abs(scale - 1) <= self.tolerance else float(scale)
-
-
-class Levels(tv_tensors.TVTensor):
-    """The grey levels of a whole photograph inside its field of view, which stay with its patches.
-
-    (3, 256, 2) float32: for each channel and each of the 256 levels the share of the field of view that has
-    it, and the value in 0..1 that it stands for. A change of colour maps the values as it maps the image's,
-    so that the changed photograph's mean and deviation are known without the photograph. Transforms of
-    torchvision.transforms.v2 pass it on as it is.
-    """
 
 
 class Prepared(NamedTuple):
@@ -160,14 +149,6 @@ def rescale_mask(mask: np.ndarray, scale: float) -> np.ndarray:
         return mask
     grey = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
     return np.asarray(grey.resize(_size(mask, scale), Image.Resampling.BILINEAR)) > 127
-
-
-def levels(image: np.ndarray, fov: np.ndarray) -> Levels:
-    """The grey levels of a photograph (H, W, 3) uint8 inside its field of view (H, W) bool, see `Levels`."""
-    inside = image[fov]
-    share = np.stack([np.bincount(inside[:, c], minlength=256) for c in range(3)]) / max(1, len(inside))
-    value = np.broadcast_to(np.arange(256) / 255, share.shape)
-    return Levels(torch.from_numpy(np.stack([share, value], axis=-1).astype(np.float32)))
 
 
 def standardise(image: Tensor, fov: Tensor | None = None, levels: Tensor | None = None) -> Tensor:
