@@ -34,6 +34,8 @@ class RandomPatch(v2.Transform):
         exact: share of the patches, 0..1, that are not resampled.
         rotate: largest turn either way, in degrees.
         scale: range of the magnification; 1 keeps the photograph's own pixels.
+        widths: in place of `scale`, the range of the field of view's width in pixels that a photograph is
+            brought to, whatever its own is: cameras of every resolution then look alike.
         flip: mirror every second patch.
     """
 
@@ -44,9 +46,11 @@ class RandomPatch(v2.Transform):
         rotate: float = 180.0,
         scale: tuple[float, float] = (0.8, 1.25),
         flip: bool = True,
+        widths: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.size, self.exact, self.rotate, self.scale, self.flip = size, exact, rotate, scale, flip
+        self.widths = widths
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw centre, angle, magnification and mirror.
@@ -63,7 +67,11 @@ class RandomPatch(v2.Transform):
             angle, step = math.pi / 2 * int(torch.randint(4, ())), 1.0
         else:
             angle = math.radians(_uniform(-self.rotate, self.rotate))
-            step = math.exp(-_uniform(*map(math.log, self.scale)))  # source pixels per pixel
+            scale = self.scale
+            if self.widths and fov:
+                own = max(1, int(fov[0].reshape(-1, width).amax(dim=0).sum()))
+                scale = self.widths[0] / own, self.widths[1] / own
+            step = math.exp(-_uniform(*map(math.log, scale)))  # source pixels per pixel
         mirror = -1.0 if self.flip and torch.rand(()) < 0.5 else 1.0
         # The centre is that of a pixel where the size is odd, between four where it is even.
         row, column = row + (self.size % 2 - 1) / 2, column + (self.size % 2 - 1) / 2
@@ -144,6 +152,63 @@ class RandomColour(v2.Transform):
         changed = gain * image.clamp(min=1e-4) ** exponent
         changed = changed + params["noise"] * torch.randn_like(image) * (image > 0.1)
         return tv_tensors.wrap(changed.clamp(0, 1), like=inpt)
+
+
+class RandomFocus(v2.Transform):
+    """Another lens: the image blurred or sharpened, as optics and cameras' own processing do.
+
+    Args:
+        sigma: largest standard deviation of the Gaussian blur, in pixels.
+        sharpen: largest share of the difference to a blurred image that is added.
+        share: of the images that are changed at all, 0..1.
+    """
+
+    def __init__(self, sigma: float = 1.2, sharpen: float = 1.0, share: float = 0.5) -> None:
+        super().__init__()
+        self.sigma, self.sharpen, self.share = sigma, sharpen, share
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw "sigma", the blur's standard deviation, and "amount", from -1 (the blur itself) upwards."""
+        if not torch.rand(()) < self.share:
+            return {}
+        blur = bool(torch.rand(()) < 0.5)
+        sigma = _uniform(0.3, self.sigma) if blur else _uniform(0.7, 1.5)
+        return {"sigma": sigma, "amount": -1.0 if blur else _uniform(0.2, self.sharpen)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Change an image (…, C, H, W), uint8 or float 0..1; masks and all else pass."""
+        if not params or not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        image = _as_float(inpt.as_subclass(Tensor))
+        blurred = v2.functional.gaussian_blur(image, [9, 9], [params["sigma"]])
+        changed = image + params["amount"] * (image - blurred)
+        return tv_tensors.wrap(changed.clamp(0, 1), like=inpt)
+
+
+class RandomLight(v2.Transform):
+    """Another flash angle: the image multiplied by a smooth field, bright here and dark there.
+
+    Args:
+        contrast: largest factor (up or down) of the brightness anywhere, less one.
+        knots: of the random field along each side, between which it is interpolated.
+    """
+
+    def __init__(self, contrast: float = 0.3, knots: int = 3) -> None:
+        super().__init__()
+        self.contrast, self.knots = contrast, knots
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw "field", (1, 1, knots, knots), the logarithm of the factor."""
+        strength = math.log1p(self.contrast) * torch.rand(())
+        return {"field": strength * torch.empty(1, 1, self.knots, self.knots).uniform_(-1, 1)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Change an image (…, C, H, W), uint8 or float 0..1; masks and all else pass."""
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        image = _as_float(inpt.as_subclass(Tensor))
+        field = F.interpolate(params["field"], image.shape[-2:], mode="bilinear", align_corners=True)
+        return tv_tensors.wrap((image * field[0].exp().to(image)).clamp(0, 1), like=inpt)
 
 
 def training_transform(size: int = 256) -> v2.Compose:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torchvision import tv_tensors
 
-from drive_unet.augmentation import RandomColour, RandomPatch, training_transform
+from drive_unet.augmentation import RandomColour, RandomFocus, RandomLight, RandomPatch, training_transform
 from drive_unet.data import Sample
 from drive_unet.preprocessing import levels, standardise
 
@@ -204,3 +204,53 @@ def test_a_patch_is_standardised_by_the_whole_of_its_changed_photograph(sample):
         patch = training_transform(32)(photograph)
         assert patch.levels.shape == (3, 256, 2)
         torch.testing.assert_close(patch.levels[..., 0], before[..., 0])
+
+
+def test_widths_bring_every_photograph_to_the_same_size():
+    """Two photographs of one eye, one twice as large: their patches show the same."""
+    row, column = torch.meshgrid(torch.arange(400.0), torch.arange(400.0), indexing="ij")
+    fov = ((row - 199.5) ** 2 + (column - 199.5) ** 2 < 100**2)[None]
+    large = ((row - 199.5) ** 2 + (column - 199.5) ** 2 < 200**2)[None]
+    transform = RandomPatch(150, exact=0, widths=(120, 120))
+    for mask in (fov, large):
+        part = Sample(tv_tensors.Image(mask.expand(3, -1, -1).float()), None, tv_tensors.Mask(mask.byte()))
+        widths = []
+        for seed in range(20):
+            torch.manual_seed(seed)
+            patch = transform(part)
+            full = patch.fov[0].amax(dim=0).sum().item(), patch.fov[0].amax(dim=1).sum().item()
+            widths.append(max(full))
+        assert max(widths) == pytest.approx(120, abs=2)
+
+
+@pytest.mark.parametrize("change", [RandomFocus(share=1), RandomLight()])
+def test_focus_and_light_change_the_image_alone(sample, change):
+    torch.manual_seed(0)
+    changed = change(sample)
+    assert changed.vessels is sample.vessels and changed.fov is sample.fov
+    assert changed.image.shape == sample.image.shape and not torch.equal(changed.image, sample.image)
+    assert changed.image.min() >= 0 and changed.image.max() <= 1
+    stored = Sample(tv_tensors.Image((sample.image * 255).round().byte()), sample.vessels, sample.fov)
+    torch.manual_seed(0)
+    assert torch.allclose(change(stored).image, changed.image, atol=0.02)
+
+
+def test_focus_blurs_or_sharpens(sample):
+    detail = sample.image[:, 1:].sub(sample.image[:, :-1]).square().sum()
+    kinds = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        image = RandomFocus(share=1)(sample).image
+        kinds.add(bool(image[:, 1:].sub(image[:, :-1]).square().sum() > detail))
+    assert kinds == {False, True}
+    torch.manual_seed(0)
+    assert RandomFocus(share=0)(sample).image is sample.image
+
+
+def test_light_is_smooth_and_bounded():
+    torch.manual_seed(0)
+    image = tv_tensors.Image(torch.full((3, 64, 64), 0.5))
+    for _ in range(10):
+        factor = RandomLight(contrast=0.3)(image) / 0.5
+        assert 1 / 1.31 <= factor.min() and factor.max() <= 1.31
+        assert factor.diff(dim=-1).abs().max() < 0.03

@@ -457,6 +457,12 @@ def test_fingerprints_are_of_the_pixels(small, tmp_path):
     assert small.identity != small.subset(range(5)).identity
 
 
+def test_datasets_are_added(small):
+    both = small + small.subset([1])
+    assert both.names == [*small.names, small.names[1]] and both.transform is None
+    assert both.fingerprints[-1] == small.fingerprints[1]
+
+
 def test_a_subset_of_many_names_looks_each_up_once(monkeypatch):
     """Counted, not timed: comparing names with each other would take n * n / 2 of these."""
 

@@ -250,6 +250,16 @@ def test_nothing_is_resampled_within_the_tolerance(width):
     assert (prepared.image[:, prepared.fov[0] == 0] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("width", "brought_to"), [(300, 540), (540, 540), (700, 700), (860, 860), (1600, 810)]
+)
+def test_between_its_width_and_the_finest_a_photograph_keeps_its_own_pixels(width, brought_to):
+    fov = np.zeros((100, width + 20), bool)
+    fov[:, 10 : 10 + width] = True
+    scale = Preprocessing(fov_width=540, finest=810).scale(fov)
+    assert scale == pytest.approx(brought_to / width) and (scale == 1) == (width == brought_to)
+
+
 @pytest.mark.parametrize("size", [(291, 283), (584, 565), (1168, 1130), (77, 1001)])
 def test_the_way_back_is_exact_in_size(size):
     photograph, fov = fundus(size)

@@ -248,6 +248,10 @@ class DRIVEDataset(Dataset):
             [self.names[i] for i in indices], [self._photographs[i] for i in indices], transform
         )
 
+    def __add__(self, other: DRIVEDataset) -> DRIVEDataset:
+        """The photographs of both, without a transform; what is decoded is shared, not copied."""
+        return DRIVEDataset._of([*self.names, *other.names], [*self._photographs, *other._photographs], None)
+
     def _indices(self, keys: Iterable[str | int]) -> list[int]:
         numbers = {
             name: index for index, name in reversed(list(enumerate(self.names)))

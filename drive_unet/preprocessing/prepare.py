@@ -27,13 +27,16 @@ class Preprocessing:
     Attributes:
         fov_width: pixels across the field of view of the photographs that the network learned from; 540 in
             DRIVE.
-        tolerance: relative difference from that width within which nothing is resampled.
+        finest: the same at the finest scale that it learned from; None is `fov_width` itself. A photograph
+            between the two keeps its own pixels, a larger one is reduced to the finest.
+        tolerance: relative difference from those widths within which nothing is resampled either.
         surround: None standardises over the field of view. A number, the brightness 0..1 of the brightest
             channel up to which a pixel is dark surround, standardises over all that is brighter, as the
             weights were taught that carry one.
     """
 
     fov_width: int = 540
+    finest: int | None = None
     tolerance: float = 0.1
     surround: float | None = None
 
@@ -42,8 +45,9 @@ class Preprocessing:
         columns = np.flatnonzero(fov.any(axis=0))
         if not len(columns):
             return 1.0
-        scale = self.fov_width / (columns[-1] - columns[0] + 1)
-        return 1.0 if abs(scale - 1) <= self.tolerance else float(scale)
+        width = int(columns[-1] - columns[0] + 1)
+        scale = min(max(width, self.fov_width), self.finest or self.fov_width) / width
+        return 1.0 if abs(scale - 1) <= self.tolerance else scale
 
 
 class Prepared(NamedTuple):
