@@ -187,8 +187,8 @@ def run(recipe: str, everything: DRIVEDataset, seed: int, fold: int, out: Path) 
     for way, tta in WAYS.items():
         maps, threshold = predict_all(model, scored, tta=tta), model.threshold_for(tta)
         called = [probability >= threshold for probability in maps]
-        record[way] = pixel_scores(maps, scored.vessels, scored.fovs, threshold)
-        record[way] |= scores(called, scored.vessels, scored.fovs)
+        record[way] = scores(called, scored.vessels, scored.fovs)  # for clDice; of masks there is no AUC
+        record[way] |= pixel_scores(maps, scored.vessels, scored.fovs, threshold)
     return record
 
 
