@@ -15,6 +15,7 @@ from .augmentation import training_transform as training_transform
 from .data import DRIVEDataset as DRIVEDataset
 from .data import PaintedStream as PaintedStream
 from .data import Sample as Sample
+from .data import check_data as check_data
 from .data import find_dataset as find_dataset
 from .data import find_drive as find_drive
 from .data import folds as folds

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"drive-unet {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_evaluate, _add_predict, _add_synthesize):
+    for add in (_add_demo, _add_check_data, _add_train, _add_evaluate, _add_predict, _add_synthesize):
         add(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -71,6 +71,18 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     demo.add_argument("--seed", metavar="N", type=_from(0), default=0, help="default: %(default)s")
     demo.add_argument("--overwrite", action="store_true", help=OVERWRITE)
     demo.set_defaults(run=_later("demo"))
+
+
+def _add_check_data(commands: argparse._SubParsersAction) -> None:
+    check = commands.add_parser(
+        "check-data",
+        help="say what a copy of a dataset is, what is wrong with it, and what to do",
+        description="Recognise a copy of a dataset by counts, names, sizes and checksums of decoded pixels, "
+        "and check it file by file. Exit code: 0 fine, 1 usable with warnings, 2 unusable.",
+    )
+    check.add_argument("folder", metavar="DIR", nargs="?", help=DATA)
+    check.add_argument("--json", action="store_true", help="print JSON instead of a page")
+    check.set_defaults(run=_later("check_data"))
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

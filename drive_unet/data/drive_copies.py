@@ -181,10 +181,14 @@ def zipped_splits(archive: Path) -> dict[str, Path]:
     raise DataError(f"{archive} holds neither training/images nor test/images: download the official archive")
 
 
-def _refuse_rite(folder: Path) -> None:
-    """Raise for RITE, which is often passed off as DRIVE."""
+def is_rite(folder: Path) -> bool:
+    """Whether a folder holds RITE, which is often passed off as DRIVE."""
     names = {entry.name.lower() for entry in folders(folder)}
-    if any(name.startswith("av_groundtruth") for name in names) or {"av", "vessel"} <= names:
+    return any(name.startswith("av_groundtruth") for name in names) or {"av", "vessel"} <= names
+
+
+def _refuse_rite(folder: Path) -> None:
+    if is_rite(folder):
         raise DataError(
             f"{folder} is RITE, not DRIVE: its training labels were modified and its test labels are the "
             "second observer's, so that its scores do not compare: download DRIVE itself"

@@ -231,6 +231,11 @@ def _leading(stem: str) -> tuple[int, str] | None:
     return int(match[1]), "" if side is None else "left" if side[1] else "right"
 
 
+def key_of(file: Path) -> Hashable:
+    """What the files of one photograph have in common: number and side of the eye, else the name's stem."""
+    return _leading(file.stem) or _stem(file)
+
+
 def person(name: str) -> str:
     """Whose photograph it is, as far as its name says: the name without the side of the eye.
 

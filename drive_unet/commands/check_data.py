@@ -1,0 +1,15 @@
+"""Behind ``drive-unet check-data``: what a copy of a dataset is, what is wrong with it, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from drive_unet.data.doctor import check_data
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the page or JSON; returns 0 fine, 1 usable with warnings, 2 unusable."""
+    report = check_data(options.folder)
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    return report.code
