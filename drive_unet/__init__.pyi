@@ -3,6 +3,7 @@ from . import data as data
 from . import evaluation as evaluation
 from . import inference as inference
 from . import losses as losses
+from . import measurement as measurement
 from . import metrics as metrics
 from . import models as models
 from . import painter as painter
@@ -29,6 +30,7 @@ from .inference import predict_all as predict_all
 from .inference import predict_each as predict_each
 from .inference import segment as segment
 from .losses import combine as combine
+from .measurement import measure as measure
 from .metrics import choose_threshold as choose_threshold
 from .metrics import scores as scores
 from .models import ArticleNet as ArticleNet
