@@ -52,7 +52,7 @@ def report(everything: DRIVEDataset, finished: dict[tuple[int, int], Path]) -> s
     for way in WAYS:
         rows, thresholds = [], []
         for seed in sorted({seed for seed, _ in finished}):
-            runs = {fold: path for (one, fold), path in finished.items() if one == seed}
+            runs = {fold: path for (trained, fold), path in finished.items() if trained == seed}
             row, threshold = one_seed(everything, runs, way)
             rows.append(row)
             thresholds.append(round(threshold, 4))
@@ -69,11 +69,11 @@ def one_seed(everything: DRIVEDataset, runs: dict[int, Path], way: str) -> tuple
 
     def pooled(chosen: list[int]) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         groups = [(maps[fold], *marks[fold]) for fold in chosen]
-        return tuple([one for group in groups for one in group[part]] for part in range(3))
+        return tuple([item for group in groups for item in group[part]] for part in range(3))
 
     called = []
     for fold in runs:
-        others = [other for other in runs if other != fold]
+        others = [held for held in runs if held != fold]
         record = json.loads((runs[fold] / "record.json").read_text())
         threshold = choose_threshold(*pooled(others)) if others else record[way]["threshold from training"]
         called += [probability >= threshold for probability in maps[fold]]

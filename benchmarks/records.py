@@ -68,10 +68,10 @@ def labelled(root: str | None) -> DRIVEDataset:
     Raises:
         DataError: if no copy is found; painted photographs have to be asked for by name.
     """
-    found = find_drive(root)
-    if found.kind == EMBEDDED and root != EMBEDDED:
+    copy = find_drive(root)
+    if copy.kind == EMBEDDED and root != EMBEDDED:
         raise DataError("these scores are for genuine photographs: name a copy of DRIVE with --data")
-    return DRIVEDataset.from_pairs(found.training)
+    return DRIVEDataset.from_pairs(copy.training)
 
 
 def spread(values: Sequence[float], digits: int = 4) -> str:

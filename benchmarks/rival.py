@@ -88,12 +88,12 @@ class WNet(SegmentationModel):
 
     def __init__(self, in_channels: int = 3, num_classes: int = 1) -> None:
         super().__init__(in_channels, num_classes)
-        self.one, self.two = LittleUNet(in_channels), LittleUNet(in_channels + 1)
+        self.first, self.second = LittleUNet(in_channels), LittleUNet(in_channels + 1)
         self.to(memory_format=torch.channels_last)
 
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first = self.one(x)
-        return first, self.two(torch.cat([x, first], dim=1))
+        first = self.first(x)
+        return first, self.second(torch.cat([x, first], dim=1))
 
     def network(self, x: Tensor) -> Tensor:
         return self.both(x)[1]

@@ -162,4 +162,4 @@ def fov_width(photographs: DRIVEDataset) -> int:
     """The median width of the fields of view, in pixels; of large sets, of some fifty photographs."""
     fovs = photographs.fovs[:: max(1, len(photographs) // 50)]
     columns = [np.flatnonzero(fov.any(axis=0)) for fov in fovs]
-    return int(median(found[-1] - found[0] + 1 if len(found) else 540 for found in columns))
+    return int(median(lit[-1] - lit[0] + 1 if len(lit) else 540 for lit in columns))

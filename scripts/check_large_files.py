@@ -19,9 +19,11 @@ def too_large(path: Path) -> str | None:
 
 def main(names: list[str]) -> int:
     """Print a sentence for each file above its limit; return 1 if there is one, else 0."""
-    found = [sentence for name in names if (path := Path(name)).is_file() and (sentence := too_large(path))]
-    print("\n".join(found), end="\n" if found else "")
-    return 1 if found else 0
+    sentences = [
+        sentence for name in names if (path := Path(name)).is_file() and (sentence := too_large(path))
+    ]
+    print("\n".join(sentences), end="\n" if sentences else "")
+    return 1 if sentences else 0
 
 
 if __name__ == "__main__":

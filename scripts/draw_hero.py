@@ -18,10 +18,12 @@ def main() -> None:
     """Write docs/hero.jpg: photograph, vessels found, overlay."""
     plots.use_style()
     photograph = retina()
-    found = segment(UNet.from_pretrained(), photograph)
+    segmentation = segment(UNet.from_pretrained(), photograph)
     HERO.parent.mkdir(exist_ok=True)
-    plots.hero(photograph, found.vessels, found.fov).savefig(HERO, dpi=110, pil_kwargs={"quality": 85})
-    share = found.vessels[found.fov].mean()
+    plots.hero(photograph, segmentation.vessels, segmentation.fov).savefig(
+        HERO, dpi=110, pil_kwargs={"quality": 85}
+    )
+    share = segmentation.vessels[segmentation.fov].mean()
     print(f"{HERO.name}: {HERO.stat().st_size // 1000} kB, vessels in {share:.1%} of the FOV")
 
 

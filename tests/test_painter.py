@@ -19,7 +19,7 @@ from drive_unet.data.find import find_dataset
 from drive_unet.data.painted import embedded_folder
 from drive_unet.errors import DataError
 from drive_unet.painter import painting, store
-from drive_unet.painter import vessels as vasculature
+from drive_unet.painter import vessels as vessel_trees
 from drive_unet.painter.eye import Eye, Ingredients, draw_eye
 from drive_unet.painter.lesions import add_lesions
 from drive_unet.painter.painting import Fundus, make_dataset, paint, synthesize
@@ -78,13 +78,13 @@ def measured(eyes) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def trees() -> list[tuple[Eye, vasculature.Trees]]:
+def trees() -> list[tuple[Eye, vessel_trees.Trees]]:
     """Eyes in frames of several sizes, with what grew in them."""
     grown = []
     for seed, size in enumerate([SIZE, SIZE, (292, 283), (300, 420)]):
         rng = np.random.default_rng(seed)
         eye = draw_eye(rng, size)
-        grown.append((eye, vasculature.grow(rng, eye)))
+        grown.append((eye, vessel_trees.grow(rng, eye)))
     return grown
 
 
@@ -260,7 +260,7 @@ def test_murrays_law(trees):
         for k in (0, 1):
             (tip, *others) = cube[(kind == k) & ~inner]
             np.testing.assert_allclose(others, tip, rtol=1e-9, err_msg="all tips carry the same")
-            leak = vasculature.LEAK * vasculature.STEP * tip
+            leak = vessel_trees.LEAK * vessel_trees.STEP * tip
             mine = (kind == k) & inner
             np.testing.assert_allclose(cube[mine], of_children[mine] + leak, rtol=1e-9)
 
@@ -269,7 +269,7 @@ def test_arteries_are_two_thirds_as_wide_as_veins(trees):
     for eye, (_, _, kind, radius) in trees:
         widest = radius[kind == 1].max()
         assert radius[kind == 0].max() == pytest.approx(widest * 2 / 3, rel=1e-9)
-        expected = eye.scale * vasculature.VEIN_RADIUS * eye.density**0.45
+        expected = eye.scale * vessel_trees.VEIN_RADIUS * eye.density**0.45
         assert widest == pytest.approx(expected, rel=1e-9)
 
 
@@ -280,13 +280,13 @@ def test_vessels_grow_from_the_disc_step_by_step(trees):
         assert (np.hypot(*(xy[roots] - eye.disc).T) < eye.disc_radius).all()
         assert radius[roots].min() > 3 * radius.min()
         steps = np.hypot(*(xy[~roots] - xy[parent[~roots]]).T)
-        np.testing.assert_allclose(steps, vasculature.STEP * eye.scale, atol=0.002)  # they are rounded
-        assert (np.hypot(*(xy - eye.fovea).T) > 0.7 * vasculature.FOVEAL_ZONE * eye.scale).all()
+        np.testing.assert_allclose(steps, vessel_trees.STEP * eye.scale, atol=0.002)  # they are rounded
+        assert (np.hypot(*(xy - eye.fovea).T) > 0.7 * vessel_trees.FOVEAL_ZONE * eye.scale).all()
 
 
 def test_a_course_is_a_line_of_points_half_a_pixel_apart(trees):
     eye, grown = trees[0]
-    points, radius, kind = vasculature.course(np.random.default_rng(0), eye, grown)
+    points, radius, kind = vessel_trees.course(np.random.default_rng(0), eye, grown)
     along = np.hypot(*np.diff(points, axis=0).T)
     assert np.quantile(along, 0.9) <= 0.5 + 1e-9  # but where one branch ends in the list and the next begins
     assert grown.radius.min() <= radius.min() and radius.max() <= grown.radius.max()
@@ -385,7 +385,7 @@ def test_what_ingredients_do_to_the_vessels():
     def course(**strengths):
         chance, mix = np.random.default_rng(4).spawn(2), Ingredients(**strengths)
         eye = draw_eye(chance[0], SMALL, mix)
-        return vasculature.course(chance[1], eye, vasculature.grow(chance[1], eye, mix))
+        return vessel_trees.course(chance[1], eye, vessel_trees.grow(chance[1], eye, mix))
 
     usual = course()
     assert len(course(tortuosity=0).points) < len(usual.points) < len(course(tortuosity=3).points)

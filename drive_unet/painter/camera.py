@@ -77,13 +77,13 @@ def _light(rng, eye: Eye, scene: np.ndarray, x, y, depth, strength: float) -> np
     """The scene (H, W, 3) in the camera's light: a slope, a vignette, haze from one side, a bright rim."""
     dx, dy = (x - eye.centre[0]) / eye.radius, (y - eye.centre[1]) / eye.radius
     from_centre = dx**2 + dy**2
-    slope, other, towards_haze, towards_glow = (
+    slope, across, towards_haze, towards_glow = (
         dx * np.cos(a) + dy * np.sin(a) for a in rng.uniform(0, 2 * np.pi, 4)
     )
     vignette = rng.uniform(-0.02, 0.20) * from_centre
     even = 1 + strength * (rng.uniform(0.02, 0.2) * slope - vignette)
     # the deeper the light goes the redder it is, and the less of it comes back from the rim
-    red = 1 + strength * (rng.uniform(0.0, 0.12) * other - rng.uniform(0.0, 0.18) * from_centre)
+    red = 1 + strength * (rng.uniform(0.0, 0.12) * across - rng.uniform(0.0, 0.18) * from_centre)
     # where the beam misses part of the pupil, red is lost and vessels pale
     reach, width = rng.uniform(0.25, 0.95), rng.uniform(0.08, 0.28)
     haze = step((towards_haze + 0.15 * from_centre - reach) / width)

@@ -207,10 +207,10 @@ def _draw_vessels(rng, eye: Eye, vessels: Course, size, mix: Ingredients):
     for kind in (1, 0):  # arteries mostly pass in front
         mine = np.flatnonzero(vessels.kind == kind)
         drawn = np.maximum(vessels.radius[mine], 1.1)
-        beyond, which = _stamp(points[mine], drawn, size)
+        beyond, owner = _stamp(points[mine], drawn, size)
         near = np.isfinite(beyond)
-        which = which[near]
-        from_centreline, true = beyond[near] + drawn[which], vessels.radius[mine][which]
+        owner = owner[near]
+        from_centreline, true = beyond[near] + drawn[owner], vessels.radius[mine][owner]
         labels[kind][near] = from_centreline <= np.maximum(true, HAIRLINE)
         labels[kind] = _with_hairlines(labels[kind], near, true > HAIRLINE)
         calibre[near] = np.where(labels[kind][near] | (calibre[near] == 0), 2 * true, calibre[near])
@@ -221,7 +221,7 @@ def _draw_vessels(rng, eye: Eye, vessels: Course, size, mix: Ingredients):
         reflex = shine * REFLEX[kind] * np.exp(-(across**2) / 0.07) * np.clip((true / s - 1.2) / 1.2, 0, 1)
         if kind == 0:
             blood[1][near] *= 1 - COVERED * np.clip(1.5 * (1 - across), 0, 1) * np.minimum(1, true)
-        blood[kind][near] = chord * (1 - np.minimum(reflex, 0.95)) * redness[mine][which]
+        blood[kind][near] = chord * (1 - np.minimum(reflex, 0.95)) * redness[mine][owner]
     return blood, labels, calibre
 
 
@@ -242,8 +242,8 @@ def _second_observer(rng, eye: Eye, vessels: Course, size) -> np.ndarray:
     width = radius * (1 + 0.15 * waves(rng, points, 40 * s)[:, 0]) + s * rng.normal(0.05, 0.1)
     seen = radius > s * (0.76 + 0.24 * carelessness * waves(rng, points, 70 * s)[:, 0])
     moved = points + s * carelessness * shift
-    wall, which = _stamp(moved[seen], np.maximum(width[seen], HAIRLINE), size)
-    return _with_hairlines(wall <= 0, np.ones(size, bool), (width[seen] > HAIRLINE)[which].ravel())
+    wall, owner = _stamp(moved[seen], np.maximum(width[seen], HAIRLINE), size)
+    return _with_hairlines(wall <= 0, np.ones(size, bool), (width[seen] > HAIRLINE)[owner].ravel())
 
 
 def _with_hairlines(drawn: np.ndarray, near: np.ndarray, wide: np.ndarray) -> np.ndarray:
@@ -267,7 +267,7 @@ def _stamp(points: np.ndarray, radius: np.ndarray, size) -> tuple[np.ndarray, np
     """
     height, width = size
     wall = np.full(height * width, np.inf, np.float32)
-    which = np.zeros(height * width, np.int32)
+    owner = np.zeros(height * width, np.int32)
     corner = np.floor(points).astype(np.int32)
     offset = (points - corner - 0.5).astype(np.float32)
     radius = radius.astype(np.float32)
@@ -283,5 +283,5 @@ def _stamp(points: np.ndarray, radius: np.ndarray, size) -> tuple[np.ndarray, np
         pixel = (corner[chosen, 1:] + dy) * width + corner[chosen, :1] + dx
         np.minimum.at(wall, pixel.ravel(), value.ravel())
         row, column = np.nonzero(value <= wall[pixel])
-        which[pixel[row, column]] = chosen[row]
-    return wall.reshape(size), which.reshape(size)
+        owner[pixel[row, column]] = chosen[row]
+    return wall.reshape(size), owner.reshape(size)

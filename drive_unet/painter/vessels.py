@@ -61,7 +61,7 @@ def grow(rng: np.random.Generator, eye: Eye, mix: Ingredients = AS_USUAL) -> Tre
             points = points[rng.random(len(points)) < mix.twigs]
         wants = rng.integers(0, 2, len(points))
         best = np.full(len(points), np.inf)  # cost and index of the node that would supply each point
-        which = np.zeros(len(points), int)
+        nearest = np.zeros(len(points), int)
         near = np.full(len(points), np.inf)
         fresh = 0
         for _ in range(140):
@@ -74,16 +74,16 @@ def grow(rng: np.random.Generator, eye: Eye, mix: Ingredients = AS_USUAL) -> Tre
             winner = cost.argmin(1)
             value = cost[np.arange(len(points)), winner]
             better = value < best
-            best[better], which[better] = value[better], winner[better] + fresh
+            best[better], nearest[better] = value[better], winner[better] + fresh
 
             open_ = (near > ARRIVED * spacing) & (near < SIGHT[stage] * spacing)
-            open_ &= np.isfinite(best) & (children[which] < 3)
-            points, wants, best, which, near = (a[open_] for a in (points, wants, best, which, near))
+            open_ &= np.isfinite(best) & (children[nearest] < 3)
+            points, wants, best, nearest, near = (a[open_] for a in (points, wants, best, nearest, near))
             if len(points) == 0:
                 break
-            sources, group = np.unique(which, return_inverse=True)
+            sources, group = np.unique(nearest, return_inverse=True)
             pull = np.zeros((len(sources), 2))
-            np.add.at(pull, group.ravel(), _unit(points - xy[which]))
+            np.add.at(pull, group.ravel(), _unit(points - xy[nearest]))
             pull = _unit(pull) + INERTIA * heading[sources] + CURRENT * _current(eye, xy[sources])
             pull = _unit(pull + rng.normal(0, UNREST, pull.shape))
             # rounded, so that the last bits, in which platforms differ, do not decide where a vessel goes

@@ -174,10 +174,10 @@ def visualize_segmentation(
 
 def hero(image: Any, prediction: Any, fov: Any = None) -> Figure:
     """Show photograph, vessels found and both together, as one dark strip without words (for the README)."""
-    image, found = as_image(image), as_mask(prediction)
+    image, vessels = as_image(image), as_mask(prediction)
     if fov is not None:
-        found = found & as_mask(fov)
-    panels = [image, found, overlay(subdue(image, 0.75), found)]
+        vessels = vessels & as_mask(fov)
+    panels = [image, vessels, overlay(subdue(image, 0.75), vessels)]
     figure = plt.figure(figsize=(WIDTH, WIDTH / 3 * image.shape[0] / image.shape[1]), facecolor="black")
     for i, panel in enumerate(panels):
         show(figure.add_axes((i / 3, 0, 1 / 3, 1)), panel)
