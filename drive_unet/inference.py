@@ -5,7 +5,7 @@ Every function here takes the whole way: `prepare`, the network, `Prepared.resto
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,8 +67,7 @@ def predict(
         ValueError: for an image of another shape, or an overlap that leaves too little of the tile.
         DataError: for a path that cannot be read, or a photograph that shows no field of view.
     """
-    run = _Runner(model, tile, overlap, device)
-    return run.probability(photograph, fov, tta)[0]
+    return Segmenter(model, tta=tta, tile=tile, overlap=overlap, device=device)(photograph, fov).probability
 
 
 def predict_flips(
@@ -79,9 +78,9 @@ def predict_flips(
     device: str | torch.device | None = None,
 ) -> np.ndarray:
     """The four flipped predictions, turned back: (4, H, W) float32. Their spread shows doubt."""
-    run = _Runner(model, device=device)
+    run = Segmenter(model, tta=True, device=device)
     prepared = run.prepare(photograph, fov)
-    return prepared.restore(run.flips(prepared, FLIPS))
+    return prepared.restore(run.flips([prepared])[:, 0])
 
 
 def predict_all(
@@ -109,9 +108,9 @@ def predict_each(
     progress: bool = False,
 ) -> Iterator[np.ndarray]:
     """The maps of `predict_all` one after the other, so that only one is in memory."""
-    run = _Runner(model, device=device)
+    run = Segmenter(model, tta=tta, device=device)
     for index in bar(range(len(dataset)), desc="predicting", unit="image", shown=progress):
-        yield run.probability(dataset.stored(index), None, tta)[0]
+        yield run(dataset.stored(index)).probability
 
 
 def segment(
@@ -133,64 +132,91 @@ def segment(
     Returns:
         Maps of the photograph's own size; no vessel outside the FOV.
     """
-    probability, prepared = _Runner(model, device=device).probability(photograph, fov, tta)
-    if threshold is None:
-        threshold = model.threshold_for(tta) if hasattr(model, "threshold_for") else 0.5
-    return Segmentation(probability, (probability >= threshold) & prepared.native_fov, prepared.native_fov)
+    return Segmenter(model, tta=tta, threshold=threshold, device=device)(photograph, fov)
 
 
-class _Runner:
-    """A network made ready once, for any number of photographs; the caller's own is left alone."""
+class Segmenter:
+    """A network made ready once, for any number of photographs; the caller's own is left alone.
+
+    Called with a photograph and perhaps its field of view it is `segment`. Its steps, `prepare`, `maps` and
+    `finish`, can be called one by one, so that reading, the network and writing overlap; `prepare` and
+    `finish` may run in threads.
+
+    Args:
+        model, tta, threshold, device: as for `segment`.
+        tile, overlap: as for `predict`.
+    """
 
     def __init__(
         self,
         model: nn.Module,
+        *,
+        tta: bool = False,
+        threshold: float | None = None,
         tile: int | None = None,
         overlap: int = OVERLAP,
         device: str | torch.device | None = None,
     ) -> None:
         self.preprocessing = getattr(model, "preprocessing", None)
         self.multiple = getattr(model, "multiple", 1)
+        if threshold is None:
+            threshold = model.threshold_for(tta) if hasattr(model, "threshold_for") else 0.5
+        self.threshold, self.turns = threshold, FLIPS if tta else FLIPS[:1]
         self.tile, self.overlap = tile, overlap
         parameter = next(model.parameters(), torch.empty(0))
         self.device = torch.device(device) if device is not None else parameter.device
         self.model = fused(model).to(self.device)
 
-    def prepare(self, photograph: AnyPhotograph, fov: np.ndarray | None) -> Prepared:
+    def __call__(self, photograph: AnyPhotograph, fov: np.ndarray | None = None) -> Segmentation:
+        prepared = self.prepare(photograph, fov)
+        return self.finish(prepared, *self.maps([prepared]))
+
+    def prepare(self, photograph: AnyPhotograph, fov: np.ndarray | None = None) -> Prepared:
+        """What the network is given of a photograph."""
         image = read_image(photograph) if isinstance(photograph, str | Path) else photograph
         return prepare(image, fov, self.preprocessing)
 
-    def probability(
-        self, photograph: AnyPhotograph, fov: np.ndarray | None, tta: bool
-    ) -> tuple[np.ndarray, Prepared]:
-        prepared = self.prepare(photograph, fov)
-        maps = self.flips(prepared, FLIPS if tta else FLIPS[:1])
-        return prepared.restore(maps.mean(dim=0)), prepared
+    def maps(self, photographs: Sequence[Prepared]) -> list[Tensor]:
+        """Probability (h, w) float32 at the network's scale for each; those of one size in one batch."""
+        by_size: dict[torch.Size, list[int]] = {}
+        for index, prepared in enumerate(photographs):
+            by_size.setdefault(prepared.image.shape, []).append(index)
+        maps: list[Tensor] = [torch.empty(0)] * len(photographs)
+        for indices in by_size.values():
+            batch = self.flips([photographs[index] for index in indices]).mean(dim=0)
+            for index, probability in zip(indices, batch, strict=True):
+                maps[index] = probability
+        return maps
+
+    def finish(self, prepared: Prepared, probability: Tensor) -> Segmentation:
+        """The segmentation of a photograph in its own pixels, from its map."""
+        native = prepared.restore(probability)
+        return Segmentation(native, (native >= self.threshold) & prepared.native_fov, prepared.native_fov)
 
     @torch.inference_mode()
-    def flips(self, prepared: Prepared, flips: tuple[tuple[int, ...], ...]) -> Tensor:
-        """One map a flip, (len(flips), h, w) float32 on the CPU, at the network's scale."""
-        height, width = prepared.image.shape[-2:]
+    def flips(self, photographs: Sequence[Prepared]) -> Tensor:
+        """One map a flip of photographs of one size, (flips, B, h, w) float32 on the CPU, at their scale."""
+        batch = torch.stack([prepared.image for prepared in photographs]).to(self.device)
+        height, width = batch.shape[-2:]
         tile = 1024 if self.tile is None and height * width > LARGE else self.tile
-        batch = prepared.image[None].to(self.device)
         if tile is not None and not 0 <= self.overlap < tile:
             raise ValueError(f"overlap {self.overlap} must be 0 or more and smaller than the tile, {tile}")
         if tile is None or (height <= tile and width <= tile):
-            maps = [torch.sigmoid(self.model(batch.flip(axes)).float()) for axes in flips]
+            maps = [torch.sigmoid(self.model(batch.flip(axes)).float()) for axes in self.turns]
         else:
             if tile - self.overlap < self.multiple:
                 raise ValueError(
                     f"tile {tile} less overlap {self.overlap} must be {self.multiple} or more, "
                     "the step of the network's grid"
                 )
-            maps = [self._tiled(batch.flip(axes), tile) for axes in flips]
-        return torch.stack([part.flip(axes)[0, 0] for part, axes in zip(maps, flips, strict=True)]).cpu()
+            maps = [self._tiled(batch.flip(axes), tile) for axes in self.turns]
+        return torch.stack([part.flip(axes)[:, 0] for part, axes in zip(maps, self.turns, strict=True)]).cpu()
 
     def _tiled(self, batch: Tensor, tile: int) -> Tensor:
-        """Blend overlapping tiles with weights that fall off over the overlap; (1, 1, h, w)."""
+        """Blend overlapping tiles with weights that fall off over the overlap; (B, 1, h, w)."""
         height, width = batch.shape[-2:]
-        total = batch.new_zeros((1, 1, height, width))
-        weight = torch.zeros_like(total)
+        total = batch.new_zeros((len(batch), 1, height, width))
+        weight = batch.new_zeros((1, 1, height, width))
         for top in _starts(height, tile, self.overlap, self.multiple):
             for left in _starts(width, tile, self.overlap, self.multiple):
                 part = batch[..., top : top + tile, left : left + tile]

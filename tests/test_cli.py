@@ -17,6 +17,7 @@ from drive_unet.commands import main as command_line
 from drive_unet.commands.main import main
 from drive_unet.commands.outputs import RECORD
 from drive_unet.data.pairing import match
+from drive_unet.inference import Segmenter
 from drive_unet.painter import painting
 from drive_unet.painter.painting import make_dataset, paint
 from drive_unet.painter.store import PLAIN, image_seed
@@ -94,6 +95,12 @@ def evaluated(capsys, *arguments):
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def summary(folder):
+    """The rows of what predict tells of the photographs in a folder."""
+    with (folder / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def pictures(folder):
@@ -569,7 +576,7 @@ def test_predict_writes_maps_of_the_photographs_own_size(run, tmp_path, capsys):
     paths = (tmp_path / "in", tmp_path / "right.tif", tmp_path / "in" / "left.PNG")  # one of them twice
     assert done("predict", *paths, "--out", tmp_path / "out", "--weights", run, "--tta") == 0
     names = {f"{name}_{kind}.png" for name in ("left", "right") for kind in ("vessels", "probability")}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {RECORD}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {RECORD, "summary.csv"}
 
     expected = segment(UNet.from_pretrained(run), wide, tta=True)
     vessels = np.asarray(Image.open(tmp_path / "out" / "right_vessels.png"))
@@ -580,7 +587,7 @@ def test_predict_writes_maps_of_the_photographs_own_size(run, tmp_path, capsys):
     np.testing.assert_allclose(probability / 65535, expected.probability, atol=1e-5)
     shown = capsys.readouterr().out
     share = expected.vessels.sum() / expected.fov.sum()
-    assert shown.count("\n") == 2
+    assert shown.count("\n") == 3 and "2 of 2 photographs are predicted" in shown
     assert f"right.tif: {share:.1%} of the field of view is vessel" in shown
 
 
@@ -611,19 +618,37 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(own, run, tmp_path, c
 
 
 def test_predict_never_writes_over_an_input_or_its_own_output(run, tmp_path, capsys):
-    for folder in ("one", "two"):
+    for folder, names in (("one", ["eye", "left"]), ("two", ["Eye", "right"])):
         (tmp_path / folder).mkdir()
-        Image.fromarray(photograph(3)).save(tmp_path / folder / f"eye.{'png' if folder == 'one' else 'bmp'}")
+        for name in names:
+            Image.fromarray(photograph(3)).save(tmp_path / folder / f"{name}.bmp")
     out = tmp_path / "out"
-    message = refused(capsys, "predict", tmp_path / "one", tmp_path / "two", "--out", out, "--weights", run)
-    assert "eye.png" in message and "eye.bmp" in message and "would both be written" in message
-    assert not out.exists()
+    assert done("predict", tmp_path / "one", tmp_path / "two", "--out", out, "--weights", run) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("would both be written" in line and "neither" in line for line in lines)
+    assert {path.name for path in pictures(out)} == {
+        f"{name}_{kind}.png" for name in ("left", "right") for kind in ("vessels", "probability")
+    }
+    rows = summary(out)
+    assert [row["status"] for row in rows] == ["failed", "failed", "done", "done"]
+    assert "would both" in rows[0]["reason"] and rows[0]["photograph"].endswith("one/eye.bmp")
+
     predict = ("predict", tmp_path / "one", "--out", tmp_path / "one", "--weights", run)
     assert done(*predict) == 0
-    before = contents(tmp_path / "one")
-    assert "is to be read" in refused(capsys, *predict)  # the first run's files are among the inputs now
-    assert contents(tmp_path / "one") == before
-    file = tmp_path / "two" / "eye.bmp"
+    before = pictures(tmp_path / "one")
+    capsys.readouterr()
+    assert done(*predict) == 0  # the first run's files are known as such
+    assert "eye_vessels.png, left_probability.png" in (shown := capsys.readouterr().err)
+    assert shown.count("\n") == 1 and "written by this command before" in shown
+    assert pictures(tmp_path / "one") == before
+    photographed = tmp_path / "one" / "left_vessels.png"
+    photographed.unlink()
+    Image.fromarray(photograph(3)).save(photographed)  # a photograph of this name, named as such
+    capsys.readouterr()
+    assert done(*predict[:2], photographed, *predict[2:]) == 1
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert "left.bmp would be predicted into" in shown and "which is a photograph" in shown
+    file = tmp_path / "two" / "right.bmp"
     assert "is a file" in refused(capsys, "predict", file, "--out", file, "--weights", run)
 
 
@@ -687,14 +712,14 @@ def test_labels_in_a_folder_named_mask_are_taken_for_no_field_of_view(run, tmp_p
 def test_a_photograph_that_breaks_is_a_line_and_the_others_go_on(
     own, run, tmp_path, monkeypatch, capsys, error, told
 ):
-    from drive_unet.commands import predict as command
+    prepare = Segmenter.prepare
 
-    def breaks(model, image, **settings):
-        if image.shape == photograph(21).shape and (image == photograph(22)).all():
+    def breaks(self, image, fov=None):
+        if (image == photograph(22)).all():
             raise error
-        return segment(model, image, **settings)
+        return prepare(self, image, fov)
 
-    monkeypatch.setattr(command, "segment", breaks)
+    monkeypatch.setattr(Segmenter, "prepare", breaks)
     predict = ("predict", own / "images", "--weights", run, "--out")
     assert f"eye b.png: {told}" in refused(capsys, *predict, tmp_path / "out")
     assert len(pictures(tmp_path / "out")) == 6

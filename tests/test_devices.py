@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
 from drive_unet import losses
-from drive_unet.inference import FLIPS, _Runner
+from drive_unet.inference import Segmenter
 from drive_unet.models import ArticleNet, UNet
 from drive_unet.preprocessing.prepare import Prepared, standardise
 from drive_unet.training.averages import moving_average
@@ -88,11 +88,11 @@ def test_the_way_forward_of_a_training_step(device, network):
 @pytest.mark.parametrize("tile", [None, 32])
 def test_flips_and_tiles(device, tile):
     model = OnDevice(NETWORKS["UNet"], device).eval()
-    run = _Runner(model, tile=tile, overlap=8, device=device)
+    run = Segmenter(model, tta=True, tile=tile, overlap=8, device=device)
     run.model = model  # not a copy, which fake tensors do not allow
     prepared = Prepared(torch.rand(3, 56, 48), torch.ones(1, 56, 48, dtype=torch.uint8), None)
-    maps = run.flips(prepared, FLIPS)
-    assert maps.shape == (4, 56, 48) and maps.device.type == "cpu"
+    maps = run.flips([prepared, prepared])
+    assert maps.shape == (4, 2, 56, 48) and maps.device.type == "cpu"
 
 
 def test_an_average_stays_on_its_device(device):

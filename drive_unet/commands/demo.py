@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     if (observer := evaluate_second_observer(scored)) is not None:
         rows.append(observer)
     print(compare(rows))
-    outputs.save(SCORES, made_of, result.to_csv)
+    outputs.save(SCORES, made_of, lambda file: result.to_csv(file.name))
 
     order = sorted(range(len(scored)), key=lambda index: result.per_image[index]["Dice"])
     figures = {"data": plots.show_sample(drive.training[0]), "training": run.plot()}

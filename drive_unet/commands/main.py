@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from drive_unet import __version__
+from drive_unet.commands import threads  # noqa: F401 (before PyTorch: it looks what is idle)
 from drive_unet.commands.faults import complain, in_a_line
 from drive_unet.data.layouts import PUBLISHED
 
@@ -22,6 +23,7 @@ WEIGHTS = "packaged weights by name, a .safetensors file, or the folder of a run
 DEVICE = "such as cpu, cuda, cuda:1 or mps; by default cuda where there is one, else cpu"
 FLIPS = "average over four flips: a little better, four times the work"
 OVERWRITE = "replace files in --out that were not written by this command for the same input and settings"
+OUTPUTS = ("vessels", "probability", "overlay", "fov", "centreline")
 THRESHOLD = "probability at and above which a pixel is vessel, 0 to 1; by default the network's own"
 
 
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="drive-unet", description="Segment blood vessels in retinal photographs with a U-Net."
+        prog="drive-unet",
+        description="Segment blood vessels in retinal photographs with a U-Net. Not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"drive-unet {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -176,12 +179,19 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "predict",
         help="segment photographs of any camera",
         description="Write NAME_vessels.png (0 and 255) and NAME_probability.png (16-bit grey, 0 to 65535) "
-        "for every photograph, at its own size.",
+        "for every photograph, at its own size, and summary.csv with a row for each, also for those that "
+        "failed. Reads what Pillow reads, 8 and 16 bits, and DICOM where pydicom is installed. "
+        "Not a medical device: no diagnosis should rest on it.",
     )
     predict.add_argument(
         "paths", metavar="PATH", nargs="+", type=Path, help="photographs, or folders of them"
     )
     predict.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write to")
+    predict.add_argument(
+        "--recursive",
+        action="store_true",
+        help="look into the folders inside folders too, and keep their tree in --out",
+    )
     predict.add_argument("--weights", metavar="W", help=WEIGHTS)
     predict.add_argument("--tta", action="store_true", help=FLIPS)
     predict.add_argument("--threshold", metavar="T", type=_share, help=THRESHOLD)
@@ -192,8 +202,31 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         help="masks of the field of view, paired with the photographs by name or number; by default those in "
         "fov/ or mask/ beside images/, else the field of view is found in the photograph",
     )
+    predict.add_argument(
+        "--outputs",
+        metavar="KIND,...",
+        type=_kinds,
+        default="vessels,probability",
+        help=f"what to write of each photograph: {', '.join(OUTPUTS)} (default: %(default)s)",
+    )
+    predict.add_argument(
+        "--overlay", action="store_true", help="write NAME_overlay.png too: the photograph, vessels outlined"
+    )
     predict.add_argument("--device", metavar="D", help=DEVICE)
-    predict.add_argument("--overwrite", action="store_true", help=OVERWRITE)
+    predict.add_argument(
+        "--batch",
+        metavar="N",
+        type=_from(1),
+        default=1,
+        help="photographs of one size that go through the network together; helps on a GPU (default: 1)",
+    )
+    again = predict.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out what is in --out already, made of the same photograph by the same settings",
+    )
+    again.add_argument("--overwrite", action="store_true", help=OVERWRITE)
     predict.set_defaults(run=_later("predict"))
 
 
@@ -248,6 +281,14 @@ def _from(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _kinds(text: str) -> list[str]:
+    """The type of kinds of outputs, with commas in between."""
+    kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
+    if not kinds or (wrong := [kind for kind in kinds if kind not in OUTPUTS]):
+        raise argparse.ArgumentTypeError(f"{', '.join(wrong) if kinds else 'nothing'} is none of {OUTPUTS}")
+    return kinds
 
 
 def _share(text: str) -> float:

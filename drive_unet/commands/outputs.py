@@ -11,19 +11,24 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 from drive_unet.errors import DataError
+from drive_unet.files import write_atomically
 
-RECORD = "drive-unet.jsonl"  # a line a file; of two lines for one file the later holds
+RECORD = "drive-unet.jsonl"  # a line a file or a photograph; of two lines for the same one the later holds
 
 
 class Outputs:
-    """What a command may write into a folder, which is made with the first file.
+    """What a command may write into a folder, which is made with the first file; threads may share it.
 
     Args:
         folder: to write to.
         overwrite: replace whatever is there.
+
+    Attributes:
+        rows: what was told of each photograph, by its name, by whatever run of the command.
 
     Raises:
         DataError: if the folder is a file, or has a record that is none.
@@ -32,22 +37,35 @@ class Outputs:
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file: name another --out, a folder")
-        self.folder, self.overwrite = folder, overwrite
-        self._entries = self._read()
+        self.folder, self.overwrite, self._lock = folder, overwrite, Lock()
+        self.read()
 
-    def check(self, names: Iterable[str], made_of: dict[str, Any]) -> None:
+    def wrote(self, path: Path) -> bool:
+        """Whether a file is the record, or was written by a command according to it."""
+        folder, path = self.folder.resolve(), path.parent.resolve() / path.name
+        if not path.is_relative_to(folder):
+            return False
+        name = path.relative_to(folder).as_posix()
+        return name == RECORD or name in self._entries
+
+    def check(self, names: Iterable[str], made_of: dict[str, Any]) -> bool:
         """Refuse to replace files that were not made of the same.
 
         Args:
-            names: of the files to be written.
+            names: of the files to be written, with "/" between folders.
             made_of: input and settings, JSON types.
 
+        Returns:
+            Whether all of them are there already, made of the same and as they were written.
+
         Raises:
-            DataError: naming the first such file.
+            DataError: naming the first that is there and is not so.
         """
+        complete = True
         for name in names:
             path, entry = self.folder / name, self._entries.get(name)
-            if self.overwrite or not os.path.lexists(path):
+            if not os.path.lexists(path):
+                complete = False
                 continue
             if entry is None:
                 why = "exists, and nothing says that this command wrote it"
@@ -58,58 +76,84 @@ class Outputs:
             elif entry["sha256"] not in (None, digest(path)):
                 why = "exists, and was changed after it had been written"
             else:
+                complete = complete and entry["sha256"] is not None
                 continue
-            raise DataError(f"{path} {why}: name another --out, or replace it with --overwrite")
+            if not self.overwrite:
+                raise DataError(f"{path} {why}: name another --out, or replace it with --overwrite")
+            complete = False
+        return complete
 
-    def save(self, name: str, made_of: dict[str, Any], write: Callable[[Path], Any]) -> Path:
+    def save(self, name: str, made_of: dict[str, Any], write: Callable[[BinaryIO], Any]) -> Path:
         """Write a file, complete or not at all, and its record.
 
         Args:
-            name: of the file.
+            name: of the file, with "/" between folders.
             made_of: as for `check`, which is called again.
-            write: called with the path to write to, which ends as the name does.
+            write: called with a file opened for bytes.
 
         Returns:
             The file's path.
+
+        Raises:
+            DataError: as `check`.
+            OSError: if it cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".{os.getpid()}-{name}"
-        try:
-            write(unfinished)
+        path = self.folder / name
+
+        def write_and_note(file: BinaryIO) -> None:
+            write(file)
+            file.flush()
             self.check([name], made_of)
-            self.note(name, made_of, digest(unfinished))
-            os.replace(unfinished, self.folder / name)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        return self.folder / name
+            self.note(name, made_of, digest(Path(file.name)))
+
+        write_atomically(path, write_and_note)
+        return path
 
     def note(self, name: str, made_of: dict[str, Any], sha256: str | None = None) -> None:
         """Record a file that is about to be written; None for one whose content may still change."""
         entry = {"file": name, "sha256": sha256, "made_of": made_of}
-        if self._entries.get(name) == entry:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / RECORD).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        self._entries[name] = entry
+        if self._entries.get(name) != entry:
+            self._append(entry)
+            self._entries[name] = entry
 
-    def _read(self) -> dict[str, dict[str, Any]]:
-        entries: dict[str, dict[str, Any]] = {}
+    def tell(self, photograph: str, row: dict[str, Any]) -> None:
+        """Record what came of a photograph."""
+        if self.rows.get(photograph) != row:
+            self._append({"photograph": photograph, "row": row})
+            self.rows[photograph] = row
+
+    def read(self) -> None:
+        """Read the record, to which other processes may write as well."""
+        self._entries: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
         path = self.folder / RECORD
+        self._torn = False  # whether the last line has no end
         if not path.exists():
-            return entries
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            try:
-                entry = json.loads(line)
-                entries[entry["file"]] = {key: entry[key] for key in ("file", "sha256", "made_of")}
-                entry["made_of"].keys()
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                if number > 1:  # torn by a computer that was switched off, or the end
-                    continue
-                raise DataError(
-                    f"{path} is no record of drive-unet's: name another --out, or move the file elsewhere"
-                ) from error
-        return entries
+            return
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                self._torn = not line.endswith(b"\n")
+                try:
+                    entry = json.loads(line)
+                    if "photograph" in entry:
+                        self.rows[entry["photograph"]] = dict(entry["row"])
+                        continue
+                    entry["made_of"].keys()
+                    self._entries[entry["file"]] = {key: entry[key] for key in ("file", "sha256", "made_of")}
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    if number > 1:  # torn by a computer that was switched off, or the end
+                        continue
+                    raise DataError(
+                        f"{path} is no record of drive-unet's: name another --out, or move the file elsewhere"
+                    ) from error
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self._lock:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            line = "\n" * self._torn + json.dumps(entry) + "\n"
+            with (self.folder / RECORD).open("ab", buffering=0) as file:  # in one piece: others write too
+                file.write(line.encode())
+            self._torn = False
 
 
 def digest(path: Path) -> str:

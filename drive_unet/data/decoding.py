@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from drive_unet.data.dicom import is_dicom, read_dicom
 from drive_unet.errors import DataError
 
+MAX_PIXELS = 80_000_000  # of a file that is decoded; Pillow warns of 89 million and refuses twice as many
 _ORIENTATION, _BITS, _MAXIMUM = 0x0112, 258, 281  # tags of EXIF and TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,10 +37,18 @@ class Picture(NamedTuple):
 def decode(path: str | Path) -> Picture:
     """The first frame of an image file, decoded and turned as its EXIF orientation says."""
     path = Path(path)
+    if is_dicom(path):
+        levels, full = read_dicom(path)
+        colour = levels.ndim == 3
+        deep = levels if colour and levels.dtype == np.uint16 else None
+        grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
+        return Picture(Image.fromarray(grey), deep, full)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; what matters comes as an exception
             with Image.open(path) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise _too_large(path)
                 deep, full = _deep(path, picture), _stated(picture)
                 turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
                 picture.load()
@@ -60,12 +70,19 @@ def decode(path: str | Path) -> Picture:
         ) from error
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder, not an image: name the file") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
     except Image.UnidentifiedImageError as error:
         raise DataError(
             f"{path} is no image that can be read, or is cut off: copy or download the file again"
         ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         raise DataError(f"{path} is cut off or damaged ({error}): copy or download the file again") from error
+
+
+def _too_large(path: Path) -> DataError:
+    most = MAX_PIXELS // 10**6
+    return DataError(f"{path} has more than {most} megapixels, as no fundus camera makes: save it smaller")
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:

@@ -1,0 +1,240 @@
+"""Which of the files that a command was given are photographs, and what is made of the others."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from drive_unet.data.archives import is_junk
+from drive_unet.data.dicom import is_dicom
+from drive_unet.data.pairing import IMAGES, OWN_FOV, child, images, listed, match
+from drive_unet.errors import DataError
+
+# Endings by which published sets and this package name the labels, masks and predictions of photographs.
+_LABEL = re.compile(
+    r".*[-_ .](?:1stho|2ndho|avmanual|manual\d?|masks?|fov|ah|vk|vessels?|labels?|gt|seg(?:mentation)?"
+    r"|prob(?:ability)?|pred(?:iction)?|overlay|centreline)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"})  # in which Pillow shows none
+_COLOURS = 8  # a picture of so few is drawn; a photograph has hundreds
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph to be predicted.
+
+    Attributes:
+        path: as it was named, or found in a folder that was named.
+        name: of what is made of it, below the folder of the outputs and without an ending: "left", or
+            "clinic/left" where the tree is kept.
+    """
+
+    path: Path
+    name: str
+
+    def output(self, kind: str) -> str:
+        """The name of one of its outputs, such as "vessels"."""
+        return f"{self.name}_{kind}.png"
+
+
+@dataclass
+class Listing:
+    """What was found.
+
+    Attributes:
+        photographs: each once, in the order of the names that were given.
+        left_out: what was looked at and is no photograph, in words.
+        faults: what was named and cannot be used, in words.
+    """
+
+    photographs: list[Photograph] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def find_photographs(
+    paths: Sequence[Path], *, recursive: bool = False, own: Callable[[Path], bool] = lambda path: False
+) -> Listing:
+    """The photographs that are named, or lie in folders that are named.
+
+    A file is taken for a photograph if Pillow knows its ending or if it is DICOM; in folders not if its name
+    ends as those of labels do (`_1stHO`, `_manual1`, `_mask`, `_vessels`, ...).
+
+    Args:
+        paths: files and folders.
+        recursive: look into the folders inside folders, and keep their tree in the names.
+        own: tells files that the command itself wrote, which are no photographs.
+    """
+    listing = Listing()
+    seen: set[Path] = set()
+    for path in paths:
+        if not path.exists():
+            listing.faults.append(f"{path} does not exist: correct the path")
+        elif not path.is_dir():
+            _add(listing, seen, path, path.stem)
+        else:
+            try:
+                _look_into(listing, seen, path, recursive, own)
+            except OSError as error:
+                listing.faults.append(
+                    f"{error.filename or path} cannot be read ({error.strerror or error}): give yourself "
+                    "permission to read this folder"
+                )
+    return listing
+
+
+def _look_into(
+    listing: Listing, seen: set[Path], folder: Path, recursive: bool, own: Callable[[Path], bool]
+) -> None:
+    files, deeper = _files(folder, recursive)
+    by_command = [file for file in files if own(file)]
+    others = [file for file in files if file not in set(by_command)]
+    pictures = [file for file in others if _is_picture(file)]
+    labels = [file for file in pictures if _LABEL.fullmatch(file.stem)]
+    photographs = [file for file in pictures if file not in set(labels)]
+    for what, parts in (
+        ("written by this command before", by_command),
+        ("labels or predictions by their names", labels),
+        ("no pictures", [file for file in others if file not in set(pictures)]),
+    ):
+        if parts:
+            listing.left_out.append(f"{folder}: left out {listed(parts)}, {what}")
+    if deeper:
+        listing.left_out.append(f"{folder}: not looked into {listed(deeper)}; --recursive does that")
+    if not photographs:
+        listing.faults.append(
+            f"{folder} holds no photographs: name the folder that holds the files themselves"
+        )
+    for file in photographs:
+        _add(listing, seen, file, file.relative_to(folder).with_suffix("").as_posix())
+
+
+def _files(folder: Path, recursive: bool) -> tuple[list[Path], list[Path]]:
+    """The files in a folder, sorted, without an operating system's litter; and folders not looked into."""
+    files, deeper = [], []
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        files += [Path(parent, name) for name in sorted(names) if not is_junk(name)]
+        if not recursive:
+            deeper = [Path(parent, name) for name in folders]
+            break
+    return files, deeper
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in _endings() or (file.is_file() and is_dicom(file))
+
+
+def _endings() -> frozenset[str]:
+    """The endings of picture files that Pillow opens."""
+    known = Image.registered_extensions()
+    return frozenset(
+        ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NO_PICTURES
+    )
+
+
+def _add(listing: Listing, seen: set[Path], file: Path, name: str) -> None:
+    if (resolved := file.resolve()) not in seen:
+        seen.add(resolved)
+        listing.photographs.append(Photograph(file, name))
+
+
+def set_aside_collisions(
+    photographs: Sequence[Photograph], out: Path, kinds: Iterable[str]
+) -> tuple[list[Photograph], dict[Photograph, str]]:
+    """Part those whose outputs would be the same files, or would be files that are to be read.
+
+    Args:
+        photographs: to be predicted.
+        out: folder of the outputs.
+        kinds: of the outputs.
+
+    Returns:
+        The photographs that can be predicted, and what is wrong with the others.
+    """
+    sources = {photograph.path.resolve(): photograph.path for photograph in photographs}
+    by_name: dict[str, list[Photograph]] = {}
+    for photograph in photographs:
+        by_name.setdefault(photograph.name.casefold(), []).append(photograph)
+    faults: dict[Photograph, str] = {}
+    for same in by_name.values():
+        for photograph in same if len(same) > 1 else ():
+            twin = next(each for each in same if each is not photograph)
+            faults[photograph] = (
+                f"{photograph.path} and {twin.path} would both be written as {photograph.name}_*.png, so "
+                "neither is: rename one, predict them into two folders, or name the folder above both with "
+                "--recursive"
+            )
+    for photograph in photographs:
+        for kind in kinds:
+            file = out / photograph.output(kind)
+            if file.resolve() in sources:
+                faults[photograph] = (
+                    f"{photograph.path} would be predicted into {file}, which is a photograph that is to be "
+                    "read: name another --out"
+                )
+    return [photograph for photograph in photographs if photograph not in faults], faults
+
+
+def find_masks(photographs: Sequence[Photograph], folder: Path | None) -> dict[Photograph, Path]:
+    """The mask of the field of view of each photograph that has one: in the folder given, or beside it.
+
+    Raises:
+        DataError: if a folder is given and is none, or lacks a mask.
+    """
+    masks: dict[Photograph, Path] = {}
+    if folder is not None:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is no folder: name the one that holds the masks of the field of view")
+        for part, group in _grouped(
+            photographs, lambda photograph: PurePosixPath(photograph.name).parent
+        ).items():
+            below = folder / part if (folder / part).is_dir() else folder
+            matched = match([photograph.path.stem for photograph in group], images(below))
+            masks |= {each: matched[each.path.stem] for each in group if each.path.stem in matched}
+        if lacking := [photograph.path for photograph in photographs if photograph not in masks]:
+            raise DataError(f"{folder} lacks the masks of {listed(lacking)}")
+        return masks
+    for parent, group in _grouped(photographs, lambda photograph: photograph.path.parent).items():
+        beside = child(parent.resolve().parent, OWN_FOV) if parent.resolve().name.lower() in IMAGES else None
+        if beside is not None:
+            inside = {photograph.path.stem: photograph for photograph in group}
+            with suppress(DataError):  # of files that do not pair one by one: they were not meant for it
+                masks |= {inside[stem]: mask for stem, mask in match(inside, images(beside)).items()}
+    return masks
+
+
+def _grouped(photographs: Iterable[Photograph], key: Callable) -> dict:
+    groups: dict = {}
+    for photograph in photographs:
+        groups.setdefault(key(photograph), []).append(photograph)
+    return groups
+
+
+def is_drawn(image: np.ndarray) -> bool:
+    """Whether a picture (H, W, 3) uint8 was drawn, as labels are: it has two to eight colours.
+
+    A picture of one colour is a photograph that failed, which deserves to be told so.
+    """
+    small = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)]
+    if len(np.unique(_packed(small))) > _COLOURS:
+        return False  # most photographs, at once
+    return 2 <= len(np.unique(_packed(image))) <= _COLOURS
+
+
+def _packed(image: np.ndarray) -> np.ndarray:
+    """Each pixel's colour as one number."""
+    red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))
+    return red << 16 | green << 8 | blue
