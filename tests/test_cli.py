@@ -93,6 +93,11 @@ def evaluated(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+def guard(scored, name="in training and test"):
+    """What a guard says; None where it is silent."""
+    return next((entry["sentence"] for entry in scored["guards"] if entry["name"] == name), None)
+
+
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -388,7 +393,8 @@ def test_labels_of_published_sets_may_have_smoothed_edges_too(tmp_path, capsys):
     weights = tmp_path / "weights.safetensors"
     UNet(widths=(8, 8)).save_pretrained(weights)
     scored = evaluated(capsys, "--data", tmp_path, "--weights", weights)
-    assert (scored["data"], scored["evaluations"][0]["names"]) == ("HRF", ["01_h"])
+    protocol = scored["protocols"]["inside_fov"]
+    assert (protocol["data"], protocol["photographs"]) == ("HRF", ["01_h"])
 
 
 def test_what_is_missing_among_ones_own_is_named(tmp_path, capsys):
@@ -412,7 +418,7 @@ def test_fov_masks_of_ones_own_are_used(tmp_path, run, capsys):
     for letter in LETTERS:
         grey(255)(half).save(own / "fov" / f"eye {letter}_fov.png")
     cut = evaluated(capsys, "--data", own, "--weights", run)
-    assert cut["evaluations"][0]["pooled"]["Acc"] != whole["evaluations"][0]["pooled"]["Acc"]
+    assert cut["accuracy"] != whole["accuracy"]
 
 
 # ---------------------------------------------------------------------- evaluate
@@ -423,20 +429,21 @@ def test_scores_on_photographs_trained_on_are_called_so(own, run, drive, capsys)
     shown = capsys.readouterr().out
     assert f"{run}, trained on these" in shown
     assert "These weights were trained on eye a, eye b, eye c and eye d: scores there say nothing" in shown
-    (scored,) = evaluated(capsys, "--data", own, "--weights", run)["evaluations"]
-    assert scored["trained_on_these"] is True
+    assert "trained on eye a, eye b, eye c and eye d" in guard(
+        evaluated(capsys, "--data", own, "--weights", run)
+    )
 
     # By their pixels, whatever their names: 21 to 24 of this DRIVE are the same photographs.
-    (scored,) = evaluated(capsys, "--data", drive, "--split", "train", "--weights", run)["evaluations"]
-    assert scored["trained_on_these"] == "partially" and scored["seen"] == ["21", "22", "23", "24"]
-    (scored,) = evaluated(capsys, "--data", drive, "--weights", run)["evaluations"]  # the test photographs
-    assert scored["trained_on_these"] is False and scored["names"][0] == "01"
+    scored = evaluated(capsys, "--data", drive, "--split", "train", "--weights", run)
+    assert "trained on 21, 22, 23 and 24" in guard(scored)
+    scored = evaluated(capsys, "--data", drive, "--weights", run)  # the test photographs
+    assert guard(scored) is None and scored["per_image"][0]["name"] == "01"
 
 
 def test_weights_without_a_record_are_called_so(own, tmp_path, capsys):
     UNet(widths=(8, 8)).save_pretrained(tmp_path / "mute.safetensors")
     score = ("--data", own, "--weights", tmp_path / "mute.safetensors")
-    assert evaluated(capsys, *score)["evaluations"][0]["trained_on_these"] is None
+    assert guard(evaluated(capsys, *score)) is None
     assert done("evaluate", *score) == 0
     assert "is not recorded" in capsys.readouterr().out
 
@@ -453,23 +460,24 @@ def test_without_test_labels_the_remedy_is_one_line(run, tmp_path, capsys):
     message = refused(capsys, "evaluate", "--data", official, "--weights", run, "--split", "test")
     assert "have no vessel labels" in message and "--split train --folds 5" in message
     scored = evaluated(capsys, "--data", official, "--weights", run, "--folds", 5)
-    assert scored["split"] == "train"
+    assert scored["protocols"]["inside_fov"]["split"] == "train"
     parts = [held_out for _, held_out in folds([f"{n}" for n in range(21, 41)], 5)]
-    assert [part["names"] for part in scored["evaluations"]] == parts
+    assert [part["photographs"] for part in scored["protocols"]["folds"]] == parts
 
 
 def test_each_photograph_is_scored_by_the_network_that_has_not_seen_it(own, crossed, run, capsys):
     scored = evaluated(capsys, "--data", own, "--weights", crossed)
-    parts = scored["evaluations"]
-    assert [part["names"] for part in parts] == [["eye a", "eye c"], ["eye b", "eye d"]]
+    parts = scored["protocols"]["folds"]
+    assert [part["photographs"] for part in parts] == [["eye a", "eye c"], ["eye b", "eye d"]]
     assert [part["trained_on_these"] for part in parts] == [False, False]
     for fold, part in enumerate(parts):
         learned = UNet.from_pretrained(crossed / f"fold-{fold}").notes["trained_on"]["names"]
-        assert not set(learned) & set(part["names"])
-    (summary,) = scored["over_folds"]
-    dice = [part["pooled"]["Dice"] for part in parts]
-    assert summary["mean"]["Dice"] == pytest.approx(np.mean(dice))
-    assert summary["std"]["Dice"] == pytest.approx(np.std(dice, ddof=1))
+        assert not set(learned) & set(part["photographs"])
+    assert [row["name"] for row in scored["per_image"]] == ["eye a", "eye b", "eye c", "eye d"]
+    counts = [sum(row[kind] for row in scored["per_image"]) for kind in ("tp", "fp", "fn")]
+    assert scored["dice"] == pytest.approx(2 * counts[0] / (2 * counts[0] + counts[1] + counts[2]))
+    thresholds = {row["name"]: row["threshold"] for row in scored["per_image"]}
+    assert [thresholds["eye a"], thresholds["eye b"]] == [part["threshold"] for part in parts]
     assert done("evaluate", "--data", own, "--weights", crossed) == 0
     shown = capsys.readouterr().out
     assert "fold 1: eye b and eye d" in shown and "± sd over folds" in shown
@@ -480,9 +488,11 @@ def test_each_photograph_is_scored_by_the_network_that_has_not_seen_it(own, cros
 
 
 def test_a_cross_validation_scores_what_none_of_it_has_seen_with_every_network(drive, crossed, capsys):
-    parts = evaluated(capsys, "--data", drive, "--weights", crossed)["evaluations"]
-    assert [len(part["names"]) for part in parts] == [20, 20]
-    assert parts[0]["pooled"]["AUC"] != parts[1]["pooled"]["AUC"]
+    scored = evaluated(capsys, "--data", drive, "--weights", crossed)
+    parts = scored["protocols"]["folds"]
+    assert [len(part["photographs"]) for part in parts] == [20, 20]
+    assert parts[0]["auc"] != parts[1]["auc"]
+    assert scored["auc"] == pytest.approx((parts[0]["auc"] + parts[1]["auc"]) / 2)
 
 
 def test_a_cross_validation_that_does_not_fit_is_refused(own, drive, crossed, capsys):
@@ -503,13 +513,20 @@ def test_a_cross_validation_that_does_not_fit_is_refused(own, drive, crossed, ca
 def test_what_predict_writes_scores_as_the_weights_do(size, run, tmp_path, capsys):
     own, tmp_path = write_own(tmp_path / "mine", size=size), tmp_path / "out"
     assert done("predict", own / "images", "--out", tmp_path, "--weights", run) == 0
-    (weights,) = evaluated(capsys, "--data", own, "--weights", run)["evaluations"]
-    threshold = ("--threshold", weights["threshold"])
-    vessels, probability = evaluated(capsys, tmp_path, "--data", own, *threshold)["evaluations"]
-    assert vessels["pooled"]["Dice"] == pytest.approx(weights["pooled"]["Dice"], abs=1e-9)
-    assert vessels["pooled"]["AUC"] is None and vessels["trained_on_these"] is None
-    assert probability["pooled"]["AUC"] == pytest.approx(weights["pooled"]["AUC"], abs=1e-3)
+    weights = evaluated(capsys, "--data", own, "--weights", run)
+    both = evaluated(capsys, tmp_path, "--data", own)
+    assert both["dice"] == pytest.approx(weights["dice"], abs=1e-9)
+    assert both["auc"] == pytest.approx(weights["auc"], abs=1e-3)
+    assert both["threshold"] == weights["threshold"]
+    for path in tmp_path.glob("*_vessels.png"):
+        path.unlink()
+    probability = evaluated(capsys, tmp_path, "--data", own)  # cut where the weights have frozen it
+    assert probability["dice"] == pytest.approx(weights["dice"], abs=1e-3)
     assert probability["threshold"] == weights["threshold"]
+    assert "recorded by drive-unet predict" in probability["protocols"]["inside_fov"]["threshold_from"]
+    assert evaluated(capsys, tmp_path, "--data", own, "--threshold", 0.25)["threshold"] == 0.25
+    (tmp_path / RECORD).unlink()
+    assert evaluated(capsys, tmp_path, "--data", own)["threshold"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -522,18 +539,19 @@ def test_predictions_in_any_grey(own, tmp_path, capsys, encode, kind):
         if kind is float:
             picture[0, 0] = 1  # a third level: a map of probability
         Image.fromarray(picture).save(tmp_path / f"eye {letter}_seg.png")
-    (scored,) = evaluated(capsys, tmp_path, "--data", own)["evaluations"]
-    assert scored["pooled"]["Dice"] == 1
-    assert (scored["pooled"]["AUC"] is None) == (kind is bool)
+    scored = evaluated(capsys, tmp_path, "--data", own)
+    assert scored["dice"] == 1
+    assert (scored["auc"] is None) == (scored["threshold"] is None) == (kind is bool)
 
 
 def test_predictions_pair_by_number_and_need_not_be_of_this_split_alone(drive, tmp_path, capsys):
     for number in range(1, 41):
         grey(255)(tree(number)).save(tmp_path / f"{number}_anything.png")
     scored = evaluated(capsys, tmp_path, "--data", drive)
-    assert scored["evaluations"][0]["pooled"]["Dice"] == 1
-    assert scored["second_observer"]["pooled"]["Dice"] < 1
-    assert evaluated(capsys, tmp_path, "--data", drive, "--folds", 2)["over_folds"][0]["mean"]["Dice"] == 1
+    assert scored["dice"] == 1
+    assert scored["second_observer"]["dice"] < 1
+    parts = evaluated(capsys, tmp_path, "--data", drive, "--folds", 2)["protocols"]["folds"]
+    assert [part["dice"] for part in parts] == [1, 1]
 
 
 def test_a_number_pairs_only_where_it_stands_for_one_photograph():
@@ -846,14 +864,15 @@ def test_synthesize_never_writes_over_anything(synthesized, capsys):
 
 
 def test_what_was_synthesized_can_be_scored_and_learned_from(synthesized, run, tmp_path, capsys):
-    (scored,) = evaluated(capsys, "--data", synthesized, "--weights", run)["evaluations"]
-    assert scored["names"] == ["000001", "000002"]
-    assert scored["trained_on_these"] is False
-    assert 0 < scored["pooled"]["AUC"] <= 1
+    scored = evaluated(capsys, "--data", synthesized, "--weights", run)
+    assert [row["name"] for row in scored["per_image"]] == ["000001", "000002"]
+    assert guard(scored) is None
+    assert 0 < scored["auc"] <= 1
+    assert 0 <= scored["protocols"]["inside_fov"]["vessels"]["sensitivity, arteries"] <= 1
     train = ("train", "--preset", "tiny", "--data", synthesized, "--out", tmp_path / "run", "--steps", 1)
     assert done(*train) == 0
     assert "trained on 2 photographs, two eyes: 000001 and 000002" in capsys.readouterr().out
     for name in ("labels", "second_observer"):  # as if predicted
         assert done("evaluate", synthesized / name, "--data", synthesized, "--json") == 0
-        (scored,) = json.loads(capsys.readouterr().out)["evaluations"]
-        assert (scored["pooled"]["Dice"] == 1) == (name == "labels")
+        scored = json.loads(capsys.readouterr().out)
+        assert (scored["dice"] == 1) == (name == "labels")

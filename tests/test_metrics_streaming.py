@@ -92,13 +92,14 @@ def test_photographs_one_by_one_and_in_two_halves():
         PixelCounts(0.5).merge(PixelCounts(0.4))
 
 
-def test_edges_of_bins_separate_what_is_in_them():
-    edges = streaming.lower_edges()
-    assert edges.shape == (streaming.BINS,) and (np.diff(edges) >= 0).all()
+@pytest.mark.parametrize("grid", [streaming.FINE, streaming.COARSE])
+def test_edges_of_bins_separate_what_is_in_them(grid):
+    edges = grid.lower_edges()
+    assert edges.shape == (grid.bins,) and (np.diff(edges) >= 0).all()
     rng = np.random.default_rng(3)
     small = 10 ** (-22 * rng.random(3000))
     values = np.r_[rng.random(3000), small, 1 - small, 0, 0.5, 1].astype(np.float32)
-    bins = streaming._bins(values)
+    bins = grid.of(values)
     for held in np.unique(bins)[::50]:
         assert (values >= edges[held]).sum() == (bins >= held).sum()
 

@@ -1,4 +1,4 @@
-"""Behind ``drive-unet evaluate``: scores of weights or of finished predictions."""
+"""Behind ``drive-unet evaluate``: scores of weights or of finished predictions, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -7,42 +7,89 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drive_unet.commands.networks import device_of, network
+from drive_unet.commands.networks import device_of, fold_folder, network
+from drive_unet.commands.outputs import facts
 from drive_unet.commands.scoring import cross_validation, score
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.find import DriveFolder, find_dataset
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
-from drive_unet.evaluation.evaluator import compare, evaluate, evaluate_second_observer
-from drive_unet.evaluation.finished import finished_predictions
-from drive_unet.evaluation.folds import Scored, caution, fold_table, held_out_parts, over_folds
-from drive_unet.evaluation.tables import without_nan
+from drive_unet.evaluation.evaluator import (
+    Evaluation,
+    compare,
+    evaluate,
+    evaluate_second_observer,
+    join,
+    over_seeds,
+)
+from drive_unet.evaluation.finished import FinishedPredictions, finished_predictions
+from drive_unet.evaluation.folds import Scored, caution, fold_table, held_out_parts
+from drive_unet.evaluation.guarding import Guard, guards, sentences
+from drive_unet.evaluation.kinds import arteries_and_veins
+from drive_unet.evaluation.results import result
+from drive_unet.evaluation.tables import detail_tables
+from drive_unet.training.checkpoints import BEST
+from drive_unet.training.provenance import seen
+
+RUNS = Path("drive-unet-folds")  # where networks of a cross-validation are kept, unless told otherwise
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What is scored: the folds, one by one, and all of them together."""
+
+    parts: list[Scored]
+    evaluation: Evaluation
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score what the options of ``drive-unet evaluate`` name, and print a table or JSON."""
+    """Score what the options of ``drive-unet evaluate`` name, and print tables or JSON."""
     if options.predictions and (options.weights or options.tta):
         raise ValueError("finished predictions take neither --weights nor --tta: leave them out")
     with redirect_stdout(sys.stderr):  # where DRIVE was not found, it says so; JSON stays alone
         dataset = find_dataset(options.data)
-    split, photographs = _labelled(dataset, options.split)
-    groups = (_of_predictions if options.predictions else _of_weights)(options, photographs)
+        split, photographs = labelled(dataset, options.split)
+        predictor = _of_predictions if options.predictions else _of_weights
+        scored = predictor(options, dataset, photographs)
+        against = _against(options, dataset, photographs)
+    observer = evaluate_second_observer(photographs, thorough=True)
+    suspicions = guards(
+        scored.evaluation,
+        photographs,
+        dataset.kind,
+        training=_training(dataset, split),
+        seen=[name for part in scored.parts for name in part.seen or ()],
+    )
+    everything = result(
+        scored.evaluation,
+        data=dataset.title,
+        split=split,
+        guards=suspicions,
+        observer=observer,
+        parts=[part.to_dict() for part in scored.parts] if len(scored.parts) > 1 else (),
+        against=against,
+    )
+    if options.csv:
+        scored.evaluation.to_csv(options.csv)
     if options.json:
-        print(json.dumps(_as_json(dataset.title, split, photographs, groups), indent=1))
+        print(json.dumps(everything, indent=1, allow_nan=False))
         return
     print(f"{len(photographs)} photographs, {dataset.title} {split}: {listed(photographs.names, 20)}\n")
-    if len(groups[0]) > 1:
-        print("\n\n".join(fold_table(group, photographs) for group in groups))
-    else:
-        rows = [scored.marked for group in groups for scored in group]
-        print(compare([*rows, evaluate_second_observer(photographs)]))
-    print("\n".join(dict.fromkeys(caution(group) for group in groups)))
+    print(_text(scored, observer, against, photographs, suspicions, everything))
+    if options.csv:
+        print(f"Written: {options.csv}")
 
 
-def _labelled(dataset: DriveFolder, split: str | None) -> tuple[str, DRIVEDataset]:
+def labelled(dataset: DriveFolder, split: str | None) -> tuple[str, DRIVEDataset]:
+    """The split to score, by default the test if it has labels, and its photographs.
+
+    Raises:
+        DataError: if there are none, or they have no labels.
+    """
     split = split or ("test" if dataset.has_test_labels else "train")
     pairs = dataset.training if split == "train" else dataset.test
     if not pairs:
@@ -55,45 +102,116 @@ def _labelled(dataset: DriveFolder, split: str | None) -> tuple[str, DRIVEDatase
     return split, DRIVEDataset.from_pairs(pairs, smooth=dataset.smooth)
 
 
-def _of_weights(options: argparse.Namespace, photographs: DRIVEDataset) -> list[list[Scored]]:
+def scored_files(
+    folder: str,
+    photographs: DRIVEDataset,
+    threshold: float | None,
+    *,
+    name: str | None = None,
+    kinds: Any = None,
+) -> tuple[Evaluation, FinishedPredictions]:
+    """The evaluation of a folder of predictions, thorough, and its files."""
+    files = finished_predictions(Path(folder), photographs)
+    cuts, source = threshold, "given"
+    known = facts(Path(folder))
+    chosen = [known.get(file.name, {}).get("threshold") for file in files.probabilities.values()]
+    if cuts is None and files.ranked and None not in chosen:
+        cuts, source = chosen, "recorded by drive-unet predict, which froze it"
+    settings = {"name": name or str(folder), "thorough": True, "kinds": kinds}
+    if files.finished and files.ranked and threshold is None:
+        scored = evaluate(files, photographs, **settings)
+        if cuts is not None and len(set(cuts)) == 1:  # what the segmentations beside them were cut at
+            scored = replace(scored, threshold=float(cuts[0]), threshold_from=source)
+        return scored, files
+    return evaluate(files, photographs, threshold=cuts, threshold_from=cuts and source, **settings), files
+
+
+def _of_predictions(
+    options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset
+) -> Predictor:
+    kinds = arteries_and_veins(dataset, photographs.names)
+    whole, _ = scored_files(options.predictions, photographs, options.threshold, kinds=kinds)
+    parts = [Scored(whole.only(part.names), None) for part in held_out_parts(photographs, options.folds)]
+    return Predictor(parts, whole)
+
+
+def _of_weights(options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset) -> Predictor:
     settings = {"tta": options.tta, "threshold": options.threshold, "device": device_of(options.device)}
-    networks = cross_validation(options.weights, options.folds, photographs)
+    settings |= {"thorough": True, "kinds": arteries_and_veins(dataset, photographs.names)}
+    weights = options.weights
+    if weights is None and _cross_validates(options, dataset, photographs):
+        weights = str(_trained_folds(options, dataset, photographs))
+    networks = cross_validation(weights, options.folds, photographs)
     if networks is None:
-        model = network(options.weights)
+        model = network(weights)
         networks = [(model, part) for part in held_out_parts(photographs, options.folds)]
-    name = str(options.weights or "default")
-    return [[score(model, part, name=name, **settings) for model, part in networks]]
+    name = str(weights or "default")
+    parts = [score(model, part, name=name, **settings) for model, part in networks]
+    each = [part.evaluation for part in parts]
+    if len(each) > 1 and sorted(sum((e.names for e in each), [])) != sorted(photographs.names):
+        return Predictor(parts, over_seeds(each))  # every network scored all of them
+    return Predictor(parts, join(each))
 
 
-def _of_predictions(options: argparse.Namespace, photographs: DRIVEDataset) -> list[list[Scored]]:
-    """Segmentations and maps of probability, a group each, if both are there."""
-    groups = []
-    for kind, maps in finished_predictions(Path(options.predictions), photographs).items():
-        by_name = dict(zip(photographs.names, maps, strict=True))
-        settings = {"threshold": options.threshold, "name": f"{options.predictions} {kind}".rstrip()}
-        groups.append(
-            [
-                Scored(evaluate([by_name[name] for name in part.names], part, **settings), None)
-                for part in held_out_parts(photographs, options.folds)
-            ]
-        )
-    return groups
+def _cross_validates(options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset) -> bool:
+    """Whether networks are to be trained fold by fold: asked for, or nothing else could be believed."""
+    if options.folds is not None:
+        return True
+    if options.split is not None or dataset.has_test_labels:
+        return False
+    return bool(seen(network(None).notes, photographs))
 
 
-def _as_json(
-    title: str, split: str, photographs: DRIVEDataset, groups: Sequence[Sequence[Scored]]
-) -> dict[str, Any]:
-    observer = evaluate_second_observer(photographs)
-    result: dict[str, Any] = {
-        "data": title,
-        "split": split,
-        "evaluations": [scored.to_dict() for group in groups for scored in group],
-        "second_observer": observer and observer.to_dict(),
-    }
-    if len(groups[0]) > 1:
-        result["over_folds"] = []
-        for group in groups:
-            mean, spread = over_folds([scored.evaluation for scored in group])
-            name = group[0].evaluation.name
-            result["over_folds"].append({"name": name, "mean": without_nan(mean), "std": without_nan(spread)})
-    return result
+def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset) -> Path:
+    """The folder of networks trained on all but a fold each; those that are there are kept."""
+    from drive_unet.commands import train
+
+    count = options.folds or 5
+    folder = options.runs / f"{dataset.title}-{options.preset}-{count}"
+    if all((fold_folder(folder, fold) / BEST).is_file() for fold in range(count)):
+        return folder
+    print(
+        f"Cross-validation: {count} networks are trained by the preset {options.preset}, each without the "
+        f"photographs that it is scored on, in {folder}; the same command goes on where it was stopped. To "
+        "score a network instead, name it by --weights.",
+        flush=True,
+    )
+    settings = {"preset": options.preset, "data": options.data, "out": folder, "folds": count, "fold": None}
+    settings |= {"resume": True, "overwrite": False, "seed": 0, "steps": None, "workers": None}
+    train.run(argparse.Namespace(**settings, mixed_precision=None))
+    return folder
+
+
+def _against(
+    options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset
+) -> Evaluation | None:
+    """The other predictor's evaluation, a folder of predictions or weights; None without --against."""
+    if not options.against:
+        return None
+    folder = Path(options.against)
+    if folder.is_dir() and not any(folder.rglob("*.safetensors")):
+        return scored_files(options.against, photographs, None)[0]
+    other = argparse.Namespace(**{**vars(options), "weights": options.against, "threshold": None})
+    return _of_weights(other, dataset, photographs).evaluation
+
+
+def _training(dataset: DriveFolder, split: str) -> DRIVEDataset | None:
+    if split == "train" or not dataset.training:
+        return None
+    return DRIVEDataset.from_pairs(dataset.training, smooth=dataset.smooth)
+
+
+def _text(
+    scored: Predictor,
+    observer: Evaluation | None,
+    against: Evaluation | None,
+    photographs: DRIVEDataset,
+    suspicions: Sequence[Guard],
+    everything: dict[str, Any],
+) -> str:
+    marked = Scored(scored.evaluation, scored.parts[0].seen if len(scored.parts) == 1 else None).marked
+    blocks = [fold_table(scored.parts, photographs)] if len(scored.parts) > 1 else []
+    blocks.append(str(compare([marked, *filter(None, (against, observer))])))
+    blocks.append(detail_tables(everything))
+    blocks.append("\n".join(filter(None, (caution(scored.parts), sentences(suspicions)))))
+    return "\n\n".join(block for block in blocks if block)

@@ -166,11 +166,43 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--threshold", metavar="T", type=_share, help=f"{THRESHOLD}, 0.5 for finished probabilities"
     )
     evaluate.add_argument(
-        "--folds", metavar="K", type=_from(2), help="a row for each of K folds, and their mean and spread"
+        "--folds",
+        metavar="K",
+        type=_from(2),
+        help="a row for each of K folds, and all photographs out of fold; without --weights, K networks are "
+        "trained for it. This is the default where the test has no labels and the default weights were "
+        "trained on all there is",
+    )
+    evaluate.add_argument(
+        "--runs",
+        metavar="DIR",
+        type=Path,
+        default=Path("drive-unet-folds"),
+        help="where networks trained for --folds are kept, so that the same command goes on where it was "
+        "stopped (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--preset",
+        metavar="NAME",
+        default="laptop",
+        help="of the trainings for --folds; default: %(default)s",
     )
     evaluate.add_argument("--tta", action="store_true", help=FLIPS)
+    evaluate.add_argument(
+        "--against",
+        metavar="B",
+        help="other predictions or weights, scored on the same photographs; tells the difference, paired",
+    )
     evaluate.add_argument("--device", metavar="D", help=DEVICE)
-    evaluate.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    evaluate.add_argument(
+        "--csv", metavar="FILE", type=Path, help="write the scores photograph by photograph as CSV"
+    )
+    evaluate.add_argument(
+        "--json",
+        action="store_true",
+        help="print JSON alone: dice, auc, ap, accuracy, sensitivity, specificity, mcc, cldice, iou and "
+        "threshold as plain numbers; intervals, per_image, protocols, second_observer and guards beside them",
+    )
     evaluate.set_defaults(run=_later("evaluate"))
 
 

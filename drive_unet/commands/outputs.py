@@ -83,13 +83,20 @@ class Outputs:
             complete = False
         return complete
 
-    def save(self, name: str, made_of: dict[str, Any], write: Callable[[BinaryIO], Any]) -> Path:
+    def save(
+        self,
+        name: str,
+        made_of: dict[str, Any],
+        write: Callable[[BinaryIO], Any],
+        facts: dict[str, Any] | None = None,
+    ) -> Path:
         """Write a file, complete or not at all, and its record.
 
         Args:
             name: of the file, with "/" between folders.
             made_of: as for `check`, which is called again.
             write: called with a file opened for bytes.
+            facts: what else is to be known of the file, see `facts`; JSON types.
 
         Returns:
             The file's path.
@@ -104,14 +111,20 @@ class Outputs:
             write(file)
             file.flush()
             self.check([name], made_of)
-            self.note(name, made_of, digest(Path(file.name)))
+            self.note(name, made_of, digest(Path(file.name)), facts)
 
         write_atomically(path, write_and_note)
         return path
 
-    def note(self, name: str, made_of: dict[str, Any], sha256: str | None = None) -> None:
+    def note(
+        self,
+        name: str,
+        made_of: dict[str, Any],
+        sha256: str | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
         """Record a file that is about to be written; None for one whose content may still change."""
-        entry = {"file": name, "sha256": sha256, "made_of": made_of}
+        entry = {"file": name, "sha256": sha256, "made_of": made_of, "facts": facts or {}}
         if self._entries.get(name) != entry:
             self._append(entry)
             self._entries[name] = entry
@@ -138,8 +151,9 @@ class Outputs:
                     if "photograph" in entry:
                         self.rows[entry["photograph"]] = dict(entry["row"])
                         continue
-                    entry["made_of"].keys()
-                    self._entries[entry["file"]] = {key: entry[key] for key in ("file", "sha256", "made_of")}
+                    entry["made_of"].keys(), entry["facts"].keys()
+                    keys = ("file", "sha256", "made_of", "facts")
+                    self._entries[entry["file"]] = {key: entry[key] for key in keys}
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     if number > 1:  # torn by a computer that was switched off, or the end
                         continue
@@ -154,6 +168,16 @@ class Outputs:
             with (self.folder / RECORD).open("ab", buffering=0) as file:  # in one piece: others write too
                 file.write(line.encode())
             self._torn = False
+
+
+def facts(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the record of a folder knows of its files, by name; nothing of those that were changed since."""
+    entries = Outputs(folder)._entries if (folder / RECORD).is_file() else {}
+    return {
+        name: entry["facts"]
+        for name, entry in entries.items()
+        if (folder / name).is_file() and entry["sha256"] in (None, digest(folder / name))
+    }
 
 
 def digest(path: Path) -> str:

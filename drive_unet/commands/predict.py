@@ -261,7 +261,9 @@ class _Command:
         for kind, name in zip(self.kinds, self.names(photograph), strict=True):
             picture = _DRAW[kind](result, loaded.image)
             try:
-                self.outputs.save(name, loaded.made_of, _png(picture))
+                # Whoever scores the probabilities is to cut them where the vessels were cut.
+                facts = {"threshold": self.segmenter.threshold}
+                self.outputs.save(name, loaded.made_of, _png(picture), facts)
             except OSError as error:
                 if error.errno in _FULL or not os.access(self.outputs.folder, os.W_OK):
                     raise _CannotGoOn(

@@ -10,7 +10,7 @@ import torch
 from drive_unet.commands.networks import fold_folder
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.errors import DataError
-from drive_unet.evaluation.evaluator import evaluate
+from drive_unet.evaluation.evaluator import Kinds, evaluate
 from drive_unet.evaluation.folds import Scored
 from drive_unet.models import SegmentationModel, UNet
 from drive_unet.training.checkpoints import BEST
@@ -25,6 +25,8 @@ def score(
     tta: bool = False,
     threshold: float | None = None,
     device: str | torch.device | None = None,
+    thorough: bool = False,
+    kinds: Kinds | None = None,
 ) -> Scored:
     """Score a network by `evaluate`, with a progress bar, and look up what it was trained on."""
     evaluation = evaluate(
@@ -35,6 +37,8 @@ def score(
         name=name + (", 4 flips averaged" if tta else ""),
         device=device,
         progress=True,
+        thorough=thorough,
+        kinds=kinds,
     )
     return Scored(evaluation, seen(model.notes, photographs))
 

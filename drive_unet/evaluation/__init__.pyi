@@ -3,3 +3,15 @@ from .evaluator import Evaluation as Evaluation
 from .evaluator import compare as compare
 from .evaluator import evaluate as evaluate
 from .evaluator import evaluate_second_observer as evaluate_second_observer
+from .evaluator import join as join
+from .evaluator import over_seeds as over_seeds
+from .finished import FinishedPredictions as FinishedPredictions
+from .finished import finished_predictions as finished_predictions
+from .guarding import Guard as Guard
+from .guarding import guards as guards
+from .kinds import arteries_and_veins as arteries_and_veins
+from .records import Labels as Labels
+from .records import Prediction as Prediction
+from .results import differences as differences
+from .results import result as result
+from .results import trust as trust

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,26 @@ import torch
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.errors import DataError
-from drive_unet.evaluation.tables import html_table, number, text_table, without_nan
+from drive_unet.evaluation.finished import FinishedPredictions
+from drive_unet.evaluation.records import (
+    UNRANKED,
+    Labels,
+    Prediction,
+    Record,
+    over,
+    record,
+    total_confusion,
+)
+from drive_unet.evaluation.tables import html_table, number, span, text_table, without_nan
 from drive_unet.inference import predict_each
-from drive_unet.metrics.exact import SCORES, scores
+from drive_unet.metrics.bootstrap import Statistic, intervals, mean_of, pooled_scores, within
+from drive_unet.metrics.exact import SCORES, Confusion
 from drive_unet.metrics.pixels import Images, as_images
+from drive_unet.metrics.ranking import Ranking
 from drive_unet.metrics.streaming import Pool
+
+# Pixels of arteries and of veins (H, W) bool by photograph, each read when it is asked for.
+Kinds = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 # ---------------------------------------------------------------------- what comes back
 
@@ -30,7 +46,8 @@ class Evaluation:
     Args:
         name: of the predictor.
         names: of the images, in the dataset's order.
-        threshold: a pixel is vessel where `probability >= threshold`; None for finished segmentations.
+        threshold: a pixel is vessel where `probability >= threshold`; None for finished segmentations, and
+            where photographs have thresholds of their own (see `records`).
         threshold_from: where the threshold came from, in words.
         inside_fov: whether only the field of view was scored, or the whole frame.
         pooled: score by name (`metrics.SCORES`), pixels pooled over the images; clDice is the mean over the
@@ -38,6 +55,10 @@ class Evaluation:
         per_image: for each image its "name" and scores; nan where a score is not defined.
         binned: None where every pixel was kept; else how far AUC may be from the exact one at most, because
             the pixels of so many images were counted in bins (see `drive_unet.metrics.PixelCounts`).
+        records: what is kept of each image, for intervals and for what `thorough` adds.
+        pixels: all pixels, for the curves; None without a ranking.
+        whole_frame: the same on the whole frame, where `thorough` asked for it.
+        members: the evaluations of several networks, of which this one is the mean.
     """
 
     name: str
@@ -48,6 +69,10 @@ class Evaluation:
     pooled: dict[str, float]
     per_image: list[dict[str, Any]]
     binned: float | None = None
+    records: list[Record] = field(default_factory=list, repr=False)
+    pixels: Pool | None = field(default=None, repr=False)
+    whole_frame: Evaluation | None = field(default=None, repr=False)
+    members: list[Evaluation] = field(default_factory=list, repr=False)
 
     @property
     def protocol(self) -> str:
@@ -61,9 +86,60 @@ class Evaluation:
         count = len(self.names)
         images = f"pixels pooled over {count} images" if count > 1 else "on 1 image"
         text = f"{region}, at native size, {images} ({_listed(self.names)}), clDice averaged over images"
+        if self.members:
+            text += f", mean of {len(self.members)} networks"
         if self.binned is not None:
             text += f", AUC and AP from bins (AUC within {max(self.binned, 1e-7):.0e})"
         return text
+
+    @property
+    def confusion(self) -> Confusion:
+        """The four counts of all pixels."""
+        return total_confusion(self.records)
+
+    @cached_property
+    def ranking(self) -> Ranking | None:
+        """All pixels ranked by their probability, for curves and thresholds; None for segmentations."""
+        return None if self.pixels is None else self.pixels.ranking()
+
+    @cached_property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the pooled scores over photographs (`metrics.bootstrap`); nan for fewer than 5.
+
+        They say how far the score of other photographs of the same kind may be from this one's.
+        """
+        if not self.records:
+            return {key: (math.nan, math.nan) for key in SCORES}
+        statistic = self.statistic()
+        ends = intervals(statistic, len(self.records))
+        # Resamples rank pixels by bins, which moves AUC and AP a little, and all of them alike.
+        point = statistic(np.ones((1, len(self.records))))[:, 0]
+        ends = ends + (np.array([self.pooled[key] for key in SCORES]) - point)
+        return {key: (float(low), float(high)) for key, low, high in zip(SCORES, *ends, strict=True)}
+
+    def statistic(self, names: Sequence[str] | None = None) -> Statistic:
+        """Its pooled scores as a function of how often each photograph is drawn; of all, or of these."""
+        if self.members:
+            return mean_of([member.statistic(names) for member in self.members])
+        samples = {part.name: part.sample for part in self.records}
+        return pooled_scores([samples[name] for name in (self.names if names is None else names)])
+
+    def only(self, names: Sequence[str]) -> Evaluation:
+        """The evaluation of some of the photographs: AUC and AP from bins, within 1e-4 or so."""
+        chosen = [part for part in self.records if part.name in set(names)]
+        if len(chosen) == len(self.records):
+            return self
+        evaluation = _pooled(self.name, chosen, self.threshold_from, self.inside_fov, None)
+        return replace(evaluation, threshold=evaluation.threshold or self.threshold)
+
+    def seed_spread(self) -> dict[str, float]:
+        """Sample standard deviation (n - 1) of the pooled scores over networks; nan for fewer than two."""
+        return {
+            key: float(np.std([e.pooled[key] for e in self.members], ddof=1))
+            if len(self.members) > 1
+            else math.nan
+            for key in SCORES
+        }
 
     def mean(self) -> dict[str, float]:
         """Mean over the images of every score; images where it is not defined (nan) are left out."""
@@ -91,6 +167,7 @@ class Evaluation:
             "pooled": without_nan(self.pooled),
             "mean": without_nan(self.mean()),
             "std": without_nan(self.std()),
+            "intervals": {k: None if math.isnan(v[0]) else list(v) for k, v in self.intervals.items()},
             "per_image": [without_nan(row) for row in self.per_image],
         }
 
@@ -116,12 +193,23 @@ class Evaluation:
 
     def _rows(self) -> list[list[str]]:
         kinds = {"pooled": self.pooled, "mean": self.mean(), "± sd": self.std()}
-        return [[kind, *(number(values[key]) for key in SCORES)] for kind, values in kinds.items()]
+        rows = [[kind, *(number(values[key]) for key in SCORES)] for kind, values in kinds.items()]
+        return [rows[0], *self.interval_row(), *rows[1:]]
+
+    def interval_row(self) -> list[list[str]]:
+        """A row of a table with the intervals of the pooled scores; none for too few photographs."""
+        ends = self.intervals
+        if all(math.isnan(low) for low, _ in ends.values()):
+            return []
+        return [["[95 %]", *(span(*ends[key]) for key in SCORES)]]
 
     def _known(self, key: str) -> list[float]:
         return [row[key] for row in self.per_image if not math.isnan(row[key])]
 
     def _threshold_words(self) -> str:
+        cuts = [part.threshold for part in self.records if part.threshold is not None]
+        if self.threshold is None and cuts:
+            return f"thresholds ≈ {min(cuts):.3f} to {max(cuts):.3f}, {self.threshold_from}"
         if self.threshold is None:
             return self.threshold_from
         return f"threshold ≈ {self.threshold:.3f}, {self.threshold_from}"
@@ -156,6 +244,7 @@ class Comparison:
             threshold = "-" if evaluation.threshold is None else f"{evaluation.threshold:.3f}"
             numbers = (number(evaluation.pooled[key]) for key in SCORES)
             rows.append([evaluation.name + mark, *numbers, threshold])
+            rows += [[f"  {label}", *cells, ""] for label, *cells in evaluation.interval_row()]
         sources = dict.fromkeys(e.threshold_from for e in self.evaluations if e.threshold is not None)
         thresholds = f"; thresholds: {', or '.join(sources)}" if sources else ""
         header = ["", *SCORES, "threshold"]
@@ -169,34 +258,40 @@ class Comparison:
 
 
 def evaluate(
-    predictor: torch.nn.Module | Images,
+    predictor: torch.nn.Module | Images | FinishedPredictions,
     dataset: DRIVEDataset,
     *,
-    threshold: float | None = None,
+    threshold: float | Sequence[float] | None = None,
     tta: bool = False,
     name: str | None = None,
     inside_fov: bool = True,
     threshold_from: str | None = None,
     device: str | torch.device | None = None,
     progress: bool = False,
+    thorough: bool = False,
+    kinds: Kinds | None = None,
 ) -> Evaluation:
     """Score a model, or finished predictions, on labelled photographs at their native size.
 
-    A model's photographs are predicted one after the other, so memory does not grow with their number; up to
-    30 million pixels all scores are exact, beyond them AUC and AP come from fine bins, and the result says
-    how close.
+    A model's photographs are predicted one after the other, and files read likewise, so memory does not grow
+    with their number; up to 30 million pixels all scores are exact, beyond them AUC and AP come from fine
+    bins, and the result says how close.
 
     Args:
         predictor: a network; or for each photograph in turn a probability map (H, W) float 0..1, or a
-            segmentation (H, W) of bool, or of 0 and 1.
+            segmentation (H, W) of bool, or of 0 and 1; or the predictions in a folder.
         dataset: the photographs; its transform is left out.
-        threshold: 0..1; None takes the network's own, and 0.5 for probability maps.
+        threshold: 0..1, or one for each photograph; None takes the network's own, and 0.5 for probability
+            maps.
         tta: average the network over four flips.
         name: for the tables; None takes the network's class.
         inside_fov: score the field of view only, this project's protocol; False scores the whole frame.
         threshold_from: where a given threshold came from, in words, for the protocol.
         device: where a model computes; by default where it is.
         progress: show a progress bar while a model predicts.
+        thorough: look at vessels one by one, at calibration, at the second observer and at the whole frame
+            too, for reports: about a fifth of a second a photograph of DRIVE's size.
+        kinds: arteries and veins by the photograph's name, where they are known; for `thorough`.
 
     Returns:
         The scores with their protocol.
@@ -204,9 +299,11 @@ def evaluate(
     Raises:
         DataError: if the dataset has no labels, or the predictions do not fit it.
     """
-    _refuse_unlabelled(dataset)
+    refuse_unlabelled(dataset)
+    predictions: Iterable[Prediction]
     if isinstance(predictor, torch.nn.Module):
-        maps, finished = predict_each(predictor, dataset, tta=tta, device=device, progress=progress), False
+        maps = predict_each(predictor, dataset, tta=tta, device=device, progress=progress)
+        predictions, finished = (Prediction(values) for values in maps), False
         name = name or type(predictor).__name__ + (", 4 flips averaged" if tta else "")
         # A foreign network's `threshold` is not taken: nobody knows whether it is for flips or for one pass.
         own = predictor.threshold_for(tta) if hasattr(predictor, "threshold_for") else None
@@ -214,29 +311,44 @@ def evaluate(
         raise ValueError(
             "tta averages over a network's predictions; finished ones cannot be flipped any more."
         )
+    elif isinstance(predictor, FinishedPredictions):
+        predictions, own = predictor.of(dataset.names), None
+        finished = predictor.finished and threshold is None
+        if not finished:
+            predictions = (
+                Prediction(p.vessels if p.probability is None else p.probability) for p in predictions
+            )
     else:
-        maps, own = _as_maps(predictor, dataset), None
-        finished = maps[0].dtype == bool
-    if finished:
+        listed, own = _as_maps(predictor, dataset), None
+        predictions, finished = (Prediction(values) for values in listed), listed[0].dtype == bool
+    if finished or (isinstance(predictor, FinishedPredictions) and not predictor.ranked):
         value, source = None, "segmentations given as such, without a threshold"
     elif threshold is not None:
-        value, source = float(threshold), threshold_from or "given"
+        value, source = threshold, threshold_from or "given"
     elif own is not None:
         passes = "four flips" if tta else "one pass"
         value, source = float(own), threshold_from or f"the network's own for {passes}"
     else:
         value, source = 0.5, threshold_from or "by default"
-    if value is not None and not 0 <= value <= 1:
-        raise ValueError(f"threshold must be in 0..1, got {value}.")
-    return _score(maps, dataset, value, source, name or "predictions", inside_fov)
+    cuts = [value] * len(dataset) if np.ndim(value) == 0 else list(value)
+    if len(cuts) != len(dataset):
+        raise ValueError(f"{len(cuts)} thresholds were given for {len(dataset)} photographs: give one each.")
+    for cut in cuts:
+        if cut is not None and not 0 <= cut <= 1:
+            raise ValueError(f"threshold must be in 0..1, got {cut}.")
+    return _score(
+        predictions, dataset, cuts, source, name or "predictions", inside_fov, thorough=thorough, kinds=kinds
+    )
 
 
-def evaluate_second_observer(dataset: DRIVEDataset, *, inside_fov: bool = True) -> Evaluation | None:
+def evaluate_second_observer(
+    dataset: DRIVEDataset, *, inside_fov: bool = True, thorough: bool = False
+) -> Evaluation | None:
     """Score the second human observer against the first, the bar that a model has to reach.
 
     Args:
         dataset: the photographs; those without a second observer are left out.
-        inside_fov: as for `evaluate`.
+        inside_fov, thorough: as for `evaluate`.
 
     Returns:
         The scores; None if no photograph has a second observer.
@@ -248,11 +360,12 @@ def evaluate_second_observer(dataset: DRIVEDataset, *, inside_fov: bool = True) 
     present = [index for index in range(len(dataset)) if observer[index] is not None]
     if not present:
         return None
-    masks = (np.asarray(observer[index], dtype=bool) for index in present)
+    masks = (Prediction(None, np.asarray(observer[index], dtype=bool)) for index in present)
     source = "drawn by hand, without a threshold"
     scored = dataset.subset(present)
-    _refuse_unlabelled(scored)
-    return _score(masks, scored, None, source, "second observer", inside_fov)
+    refuse_unlabelled(scored)
+    cuts = [None] * len(present)
+    return _score(masks, scored, cuts, source, "second observer", inside_fov, thorough=thorough)
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
@@ -273,32 +386,145 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
 
 
 def _score(
-    maps: Iterable[np.ndarray],
+    predictions: Iterable[Prediction],
     dataset: DRIVEDataset,
-    threshold: float | None,
+    cuts: Sequence[float | None],
     source: str,
     name: str,
     inside_fov: bool,
+    *,
+    thorough: bool = False,
+    kinds: Kinds | None = None,
 ) -> Evaluation:
-    cut = 0.5 if threshold is None else threshold
-    vessels, fovs, pixels, rows = dataset.vessels, dataset.fovs, Pool(cut), []
-    for index, (image, probability) in enumerate(zip(dataset.names, maps, strict=True)):
-        truth, fov = vessels[index], fovs[index] if inside_fov else None
+    pixels, records, frame, beyond = Pool(), [], [], Pool()
+    for (image, labels), prediction, cut in zip(_labels(dataset), predictions, cuts, strict=True):
+        known = labels._replace(fov=labels.fov if inside_fov else None)
+        if not thorough:
+            known = known._replace(second=None)
+        elif kinds is not None and image in kinds:
+            known = known._replace(kinds=kinds[image])
+        cut = 0.5 if cut is None else float(cut)
         try:
-            rows.append({"name": image, **scores(probability, truth, fov, cut)})
+            records.append(record(image, prediction, known, cut, pixels, thorough=thorough))
+            if thorough and inside_fov:
+                frame.append(record(image, prediction, Labels(labels.vessels, None), cut, beyond))
         except DataError as error:
             raise DataError(f"Image {image}: {error}") from error
-        pixels.update(probability, truth, fov)
-    known = [row["clDice"] for row in rows if not math.isnan(row["clDice"])]
-    pooled = pixels.scores() | {"clDice": float(np.mean(known)) if known else math.nan}
-    binned = None if pixels.exact else pixels.counts.error
-    return Evaluation(name, list(dataset.names), threshold, source, inside_fov, pooled, rows, binned)
+    evaluation = _pooled(name, records, source, inside_fov, pixels)
+    if not frame:
+        return evaluation
+    return replace(evaluation, whole_frame=_pooled(name, frame, source, False, beyond))
+
+
+def _labels(dataset: DRIVEDataset) -> Iterator[tuple[str, Labels]]:
+    masks = dataset.vessels, dataset.fovs, dataset.second_observer
+    for index, name in enumerate(dataset.names):
+        yield name, Labels(*(kind[index] for kind in masks))
+
+
+def _pooled(
+    name: str, records: Sequence[Record], source: str, inside_fov: bool, pixels: Pool | None
+) -> Evaluation:
+    """The evaluation of photographs that were scored one by one; without their pixels by coarse bins."""
+    samples, binned = [part.sample for part in records], None
+    if pixels is None:
+        values = pooled_scores(samples)(np.ones((1, len(records))))[:, 0]
+        areas = dict(zip(SCORES[:2], map(float, values[:2]), strict=True))
+        binned = within(samples)
+    elif pixels.counts.finished:
+        areas = UNRANKED
+    else:
+        areas = pixels.ranking().areas()
+        binned = None if pixels.exact else pixels.counts.error
+    known = [part.scores["clDice"] for part in records if not math.isnan(part.scores["clDice"])]
+    scores = areas | total_confusion(records).scores()
+    scores = scores | {"clDice": float(np.mean(known)) if known else math.nan}
+    cuts = {part.threshold for part in records}
+    return Evaluation(
+        name,
+        [part.name for part in records],
+        cuts.pop() if len(cuts) == 1 else None,
+        source,
+        inside_fov,
+        scores,
+        [part.row() for part in records],
+        binned,
+        list(records),
+        None if pixels is None or pixels.counts.finished else pixels,
+    )
+
+
+def join(evaluations: Sequence[Evaluation], name: str | None = None) -> Evaluation:
+    """Several evaluations, of different photographs each, as one: such as those of all folds, out of fold.
+
+    Args:
+        evaluations: by the same protocol; each photograph in one of them.
+        name: of the predictor; None takes that of the first.
+
+    Returns:
+        The scores over all their pixels, photographs sorted by name; thresholds stay those of each part.
+    """
+    first = evaluations[0]
+    if len(evaluations) == 1:
+        return first if name is None else replace(first, name=name)
+    pixels = None
+    if all(evaluation.pixels is not None for evaluation in evaluations):
+        pixels = Pool()
+        for evaluation in evaluations:
+            pixels.join(evaluation.pixels)
+    records = sorted((part for evaluation in evaluations for part in evaluation.records), key=_name)
+    sources = ", or ".join(dict.fromkeys(evaluation.threshold_from for evaluation in evaluations))
+    joined = _pooled(name or first.name, records, sources, first.inside_fov, pixels)
+    frames = [evaluation.whole_frame for evaluation in evaluations]
+    return joined if None in frames else replace(joined, whole_frame=join(frames))
+
+
+def over_seeds(evaluations: Sequence[Evaluation], name: str | None = None) -> Evaluation:
+    """Several trainings, as with several seeds, on the same photographs: the mean of their evaluations.
+
+    Args:
+        evaluations: of the same photographs by the same protocol.
+        name: for the tables; None takes that of the first, and their number.
+
+    Returns:
+        The mean of their pooled scores, with intervals of that mean over photographs. The spread from seed to
+        seed is in `seed_spread`; the photographs' is larger by far.
+
+    Raises:
+        ValueError: if they are not of the same photographs.
+    """
+    first = evaluations[0]
+    if any(evaluation.names != first.names for evaluation in evaluations):
+        raise ValueError("evaluations of different photographs have no mean: score all seeds on the same")
+    if len(evaluations) == 1:
+        return first
+    records = [over(parts) for parts in zip(*(e.records for e in evaluations), strict=True)]
+    mean = _pooled(
+        name or f"{first.name}, {len(evaluations)} networks",
+        records,
+        first.threshold_from,
+        first.inside_fov,
+        None,
+    )
+    frames = [e.whole_frame for e in evaluations]
+    return replace(
+        mean,
+        pooled={key: float(np.mean([e.pooled[key] for e in evaluations])) for key in SCORES},
+        whole_frame=None if None in frames else over_seeds(frames),
+        members=list(evaluations),
+        binned=first.binned,
+    )
+
+
+def _name(part: Record) -> str:
+    return part.name
 
 
 # ---------------------------------------------------------------------- checks and tables
 
 
-def _refuse_unlabelled(dataset: DRIVEDataset) -> None:
+def refuse_unlabelled(dataset: DRIVEDataset) -> None:
+    """DataError if there is nothing to score, or nothing to score it against."""
     if len(dataset) == 0:
         raise DataError("There is no photograph to score: the dataset is empty.")
     if not dataset.has_labels:

@@ -12,6 +12,7 @@ from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
 from drive_unet.data.pairing import listed
 from drive_unet.evaluation.evaluator import Evaluation, evaluate_second_observer
+from drive_unet.evaluation.results import plain
 from drive_unet.evaluation.tables import number, text_table
 from drive_unet.metrics.exact import SCORES
 
@@ -39,8 +40,15 @@ class Scored:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for `json.dump`."""
-        return {**self.evaluation.to_dict(), "trained_on_these": self.trained_on_these, "seen": self.seen}
+        """A fold's scores, for `json.dump`."""
+        return {
+            "photographs": list(self.evaluation.names),
+            **plain(self.evaluation.pooled),
+            "threshold": self.evaluation.threshold,
+            "threshold_from": self.evaluation.threshold_from,
+            "trained_on_these": self.trained_on_these,
+            "seen": self.seen,
+        }
 
 
 def held_out_parts(photographs: DRIVEDataset, k: int | None) -> list[DRIVEDataset]:

@@ -13,6 +13,15 @@ def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
+def span(low: float, high: float) -> str:
+    """An interval in a table, with three digits; a dash where it is not defined."""
+    if math.isnan(low) or math.isnan(high):
+        return "-"
+    return " ".join(
+        f"{end:.3f}".replace("0.", ".", 1) if abs(end) < 1 else f"{end:.3g}" for end in (low, high)
+    )
+
+
 def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same for JSON, which has no nan: None in its place."""
     return {
@@ -45,3 +54,50 @@ def html_table(caption: str, header: list[str], rows: list[list[str]], notes: li
     below = "<br>".join(html.escape(note) for note in notes)
     table = f'<table class="scores">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f"{table}<p><small>{below}</small></p>"
+
+
+def detail_tables(result: Mapping[str, Any]) -> str:
+    """What lies beyond pixels, of `results.result`, as lines of text: vessels, probability, observers."""
+    protocol, spread = result["protocols"]["inside_fov"], result["intervals"]
+    lines = []
+    if vessels := protocol.get("vessels"):
+        rows = [
+            [name, _cell(value), span(*(spread.get(name) or (math.nan, math.nan)))]
+            for name, value in vessels.items()
+            if not isinstance(value, (dict, list))
+        ]
+        lines.append(text_table(["vessels one by one", "", "[95 %]"], rows))
+    if trust := protocol.get("calibration"):
+        rows = [
+            ["as they are", _cell(trust["ece"]), _cell(trust["brier"]), "-"],
+            ["tempered", *(_cell(trust[key]) for key in ("ece_tempered", "brier_tempered", "temperature"))],
+        ]
+        table = text_table(["probabilities", "ECE", "Brier", "temperature"], rows)
+        lines.append(f"{table}\nTemperature {trust['temperature_from']}.")
+    if both := (result["second_observer"] or {}).get("agreement"):
+        rows = [[name, _cell(both["dice"][name]), _cell(both["kappa"][name])] for name in both["dice"]]
+        table = text_table(["agreement of", "Dice", "kappa"], rows)
+        lines.append(
+            f"{table}\nWhere both observers see a vessel, {_share(both['share missed'])} is missed; "
+            f"where both see none, {_share(both['share called vessel'])} is called vessel."
+        )
+    if gap := spread.get("difference"):
+        rows = [
+            [
+                name,
+                f"{row['difference']:+.4f}",
+                span(*((row[k] if row[k] is not None else math.nan) for k in ("low", "high"))),
+            ]
+            for name, row in gap.items()
+            if isinstance(row, dict) and row["difference"] is not None
+        ]
+        lines.append(text_table([f"difference from {gap['from']}", "", "[95 %]"], rows))
+    return "\n\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _share(value: float | None) -> str:
+    return "nothing" if value is None else f"{100 * value:.1f} %"

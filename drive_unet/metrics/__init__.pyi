@@ -1,3 +1,4 @@
+from .bootstrap import intervals as intervals
 from .exact import SCORES as SCORES
 from .exact import Confusion as Confusion
 from .exact import auc as auc
@@ -13,5 +14,13 @@ from .exact import scores as scores
 from .ranking import PrecisionRecall as PrecisionRecall
 from .ranking import Ranking as Ranking
 from .ranking import Roc as Roc
+from .reliability import Calibration as Calibration
+from .reliability import calibration as calibration
+from .reliability import choose_temperature as choose_temperature
+from .reliability import tempered as tempered
 from .streaming import PixelCounts as PixelCounts
 from .streaming import Pool as Pool
+from .vesselwise import CALIBRES as CALIBRES
+from .vesselwise import Structure as Structure
+from .vesselwise import calibre as calibre
+from .vesselwise import structure as structure

@@ -9,6 +9,7 @@ from 1, as far down as float32 goes. What is lost is the order of the pixels wit
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,16 +18,64 @@ from drive_unet.metrics.exact import Confusion, called, count, pixel_scores
 from drive_unet.metrics.pixels import Images, check_probability, pool
 from drive_unet.metrics.ranking import PrecisionRecall, Ranking, Roc, rank
 
-_MANTISSA = 14  # bits of it that a bin keeps: 16,384 bins from one power of two to the next
-_DROPPED = 23 - _MANTISSA
-_HALF = 126 << _MANTISSA  # key of 0.5, which is also its bin: 0 has the first, for itself
-_HIGH = (127 - 25) << _MANTISSA  # key of the last bin, next to 1
-_ABOVE = _HALF - _HIGH
-BINS = _HALF + 1 + _ABOVE
-# From here on a bin holds a single float32: they lie 2^-24 apart above 0.5.
-_SINGLE = BINS - (((127 - 24 + _MANTISSA + 1) << _MANTISSA) - _HIGH)
-
 EXACT = 30_000_000  # pixels up to which `Pool` keeps them all
+
+
+class _Grid(NamedTuple):
+    """Bins of probability that keep some bits of a float32's mantissa."""
+
+    mantissa: int
+
+    @property
+    def dropped(self) -> int:
+        """Bits that are not kept."""
+        return 23 - self.mantissa
+
+    @property
+    def half(self) -> int:
+        """Key of 0.5, which is also its bin: 0 has the first, for itself."""
+        return 126 << self.mantissa
+
+    @property
+    def high(self) -> int:
+        """Key of the last bin, next to 1."""
+        return (127 - 25) << self.mantissa
+
+    @property
+    def bins(self) -> int:
+        """How many bins there are."""
+        return self.half + 1 + self.half - self.high
+
+    def lower_edges(self) -> np.ndarray:
+        """The smallest probability of each bin, (bins,) float64 that float32 can hold; rising."""
+        below = self._value(np.arange(self.half), 1)  # of every bin but the first, which is that of 0
+        # Above 0.5 a bin holds what lies as far from 1 as the mirrored bin lies from 0; floats lie 2^-24
+        # apart.
+        distance = 1 - self._value(np.arange(self.high + 1, self.half + 1))
+        above = (np.floor(distance * 2**24) + 1) / 2**24
+        return np.r_[0.0, below, above[::-1]]
+
+    def _value(self, keys: np.ndarray, more: int = 0) -> np.ndarray:
+        """The float64 that a key, the upper bits of a float32, stands for; or the float32 `more` above."""
+        bits = (keys.astype(np.uint32) << self.dropped) + np.uint32(more)
+        return bits.view(np.float32).astype(np.float64)
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The bin (N,) int64 of each probability (N,)."""
+        values = values.astype(np.float32, copy=False) + np.float32(0)  # -0.0 becomes 0.0
+        high = values > 0.5
+        distance = np.where(high, np.float32(1) - values, values)  # exact in both cases
+        bits = distance.view(np.uint32).astype(np.int64)
+        low = (bits + (1 << self.dropped) - 1) >> self.dropped  # rounded up, so that 0 is alone
+        above = np.clip((bits >> self.dropped) - self.high, 0, self.half - self.high - 1)
+        return np.where(high, self.bins - 1 - above, low)
+
+
+FINE = _Grid(14)  # 16,384 bins from one power of two to the next
+COARSE = _Grid(7)  # 128 of them: what a photograph keeps of its pixels for intervals and temperatures
+BINS = FINE.bins
+# From here on a bin holds a single float32: they lie 2^-24 apart above 0.5.
+_SINGLE = BINS - (((127 - 24 + 14 + 1) << 14) - FINE.high)
 
 
 class PixelCounts:
@@ -57,7 +106,7 @@ class PixelCounts:
         """Count pixels (N,) float in 0..1 of which `truth` (N,) bool says whether they are vessel."""
         self.admit(values)
         self.rounded |= values.dtype == np.float64
-        bins = _bins(values)
+        bins = FINE.of(values)
         self.vessels += np.bincount(bins[truth], minlength=BINS)
         self.background += np.bincount(bins[~truth], minlength=BINS)
         self.confusion = self.confusion.plus(count(called(values, self.threshold), truth))
@@ -94,13 +143,7 @@ class PixelCounts:
     @property
     def error(self) -> float:
         """How far `auc` can be from the exact one at most; nan unless there are both kinds of pixel."""
-        vessels, background = int(self.vessels.sum()), int(self.background.sum())
-        if not vessels or not background:
-            return float("nan")
-        pairs = self.vessels.astype(float) * self.background
-        if not self.rounded:  # pixels of one value are ties in the exact score too
-            pairs[0], pairs[_SINGLE:] = 0, 0
-        return float(pairs.sum() / (2.0 * vessels * background))
+        return bin_error(self.vessels, self.background, None if self.rounded else _SINGLE)
 
     def auc(self) -> float:
         """Area under the ROC curve, within `error`."""
@@ -135,7 +178,25 @@ class PixelCounts:
         """Vessel and background pixels at and above each bin that holds any, and the bins' lower edges."""
         held = np.flatnonzero(self.vessels + self.background)[::-1]
         tp, fp = np.cumsum(self.vessels[held]), np.cumsum(self.background[held])
-        return Ranking(tp, fp, lower_edges()[held])
+        return Ranking(tp, fp, FINE.lower_edges()[held])
+
+
+def bin_error(vessels: np.ndarray, background: np.ndarray, single: int | None) -> float:
+    """How far the AUC can be from the exact one at most, whose pixels were counted in bins.
+
+    Args:
+        vessels, background: pixels by bin, the first of which holds 0 alone.
+        single: the bin from which on each holds a single value, as the first does, so that its pixels tie in
+            any case; None if no bin does.
+
+    Returns:
+        0..0.5; nan unless there are both kinds of pixel.
+    """
+    whole = 2.0 * float(vessels.sum()) * float(background.sum())
+    pairs = vessels.astype(float) * background
+    if single is not None:
+        pairs[0], pairs[single:] = 0, 0
+    return float(pairs.sum() / whole) if whole else float("nan")
 
 
 class Pool:
@@ -158,7 +219,10 @@ class Pool:
 
     def update(self, probability: Images, vessels: Images, fov: Images | None = None) -> None:
         """Add the pixels of one photograph: float 0..1, or bool for a finished segmentation."""
-        values, truth = pool(probability, vessels, fov, "probability")
+        self.add(*pool(probability, vessels, fov, "probability"))
+
+    def add(self, values: np.ndarray, truth: np.ndarray) -> None:
+        """Add pixels (N,), float in 0..1 or bool, of which `truth` (N,) bool says whether they are vessel."""
         self.counts.admit(values)  # before anything is kept
         self.size += values.size
         if self.parts is not None:
@@ -170,6 +234,21 @@ class Pool:
             self.parts = None
         else:
             self.counts.add(values, truth)
+
+    def join(self, more: Pool) -> None:
+        """Add the pixels of another pool, of whatever threshold; `scores` are then of this one's.
+
+        Raises:
+            DataError: if one holds probabilities, the other finished segmentations.
+            ValueError: if pixels of the other were counted at another threshold.
+        """
+        for values, truth in more.parts or ():
+            self.add(values, truth)
+        if more.parts is None:
+            for values, truth in self.parts or ():
+                self.counts.add(values, truth)
+            self.parts, self.size = None, self.size + more.size
+            self.counts.merge(more.counts)
 
     def scores(self) -> dict[str, float]:
         """The scores of `drive_unet.metrics.pixel_scores` over all pixels added."""
@@ -195,26 +274,3 @@ class Pool:
             raise DataError("There is no pixel to score: no photograph was added.")
         values, truth = (np.concatenate(arrays) for arrays in zip(*self.parts, strict=True))
         return values, truth
-
-
-def lower_edges() -> np.ndarray:
-    """The smallest probability of each bin, (BINS,) float64 that float32 can hold; rising."""
-    below = _value(np.arange(_HALF), 1)  # of every bin but the first, which is that of 0
-    # Above 0.5 a bin holds what lies as far from 1 as the mirrored bin lies from 0; floats lie 2^-24 apart.
-    above = (np.floor((1 - _value(np.arange(_HIGH + 1, _HALF + 1))) * 2**24) + 1) / 2**24
-    return np.r_[0.0, below, above[::-1]]
-
-
-def _value(keys: np.ndarray, more: int = 0) -> np.ndarray:
-    """The float64 that a key, the upper bits of a float32, stands for; or the float32 `more` steps above."""
-    return ((keys.astype(np.uint32) << _DROPPED) + np.uint32(more)).view(np.float32).astype(np.float64)
-
-
-def _bins(values: np.ndarray) -> np.ndarray:
-    """The bin (N,) int64 of each probability (N,)."""
-    values = values.astype(np.float32, copy=False) + np.float32(0)  # -0.0 becomes 0.0
-    high = values > 0.5
-    distance = np.where(high, np.float32(1) - values, values)  # exact in both cases
-    bits = distance.view(np.uint32).astype(np.int64)
-    low = (bits + (1 << _DROPPED) - 1) >> _DROPPED  # rounded up, so that 0 is alone
-    return np.where(high, BINS - 1 - np.clip((bits >> _DROPPED) - _HIGH, 0, _ABOVE - 1), low)

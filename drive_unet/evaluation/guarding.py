@@ -1,0 +1,170 @@
+"""What is suspicious about a score: too good, seen before, labels resized, a threshold from the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.pairing import listed
+from drive_unet.evaluation.evaluator import Evaluation
+
+# Inside the field of view of DRIVE; the best that is known there, and a little more. Accuracy: Kovács and
+# Fazekas (arXiv 2111.03853) find .9582 at most among honest ones. Dice: about .83, and .79 between observers.
+ACCURACY, DICE = 0.960, 0.840
+# Of published sets, (height, width).
+NATIVE = {"DRIVE": (584, 565), "HRF": (2336, 3504), "CHASE_DB1": (960, 999), "STARE": (605, 700)}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A suspicion.
+
+    Args:
+        name: of the rule, such as "too good to be true".
+        sentence: what was seen, and what to do about it.
+    """
+
+    name: str
+    sentence: str
+
+    def to_dict(self) -> dict[str, str]:
+        """For `json.dump`."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence}"
+
+
+def guards(
+    evaluation: Evaluation,
+    photographs: DRIVEDataset,
+    kind: str,
+    *,
+    training: DRIVEDataset | None = None,
+    seen: Sequence[str] | None = None,
+) -> list[Guard]:
+    """All suspicions about an evaluation.
+
+    Args:
+        evaluation: inside the field of view.
+        photographs: those that were scored.
+        kind: of the dataset, see `DriveFolder.kind`.
+        training: the dataset's training photographs, if others were scored.
+        seen: the photographs that weights were trained on, by their own record.
+    """
+    return [
+        *too_good(evaluation, kind),
+        *in_both(photographs, training, seen),
+        *resized_labels(photographs, kind),
+        *threshold_from_test(evaluation),
+    ]
+
+
+def too_good(evaluation: Evaluation, kind: str) -> list[Guard]:
+    """Scores inside the field of view that nobody is known to reach on DRIVE."""
+    if not evaluation.inside_fov:
+        return []
+    above = [
+        f"{words} of {evaluation.pooled[key]:.4f} is above {limit:.3f}"
+        for key, words, limit in (("Acc", "an accuracy", ACCURACY), ("Dice", "a Dice", DICE))
+        if evaluation.pooled[key] > limit
+    ]
+    if not above:
+        return []
+    elsewhere = "" if kind == "DRIVE" else f" That limit is known for DRIVE; {kind} may be easier."
+    return [
+        Guard(
+            "too good to be true",
+            f"{' and '.join(above)} inside the field of view, more than is known of any honest score; look "
+            f"for photographs that were learned from, and for labels among the predictions.{elsewhere}",
+        )
+    ]
+
+
+def in_both(
+    photographs: DRIVEDataset, training: DRIVEDataset | None, seen: Sequence[str] | None
+) -> list[Guard]:
+    """Photographs that were learned from and are scored, by their pixels and whatever their names."""
+    warnings = []
+    if seen:
+        warnings.append(
+            Guard(
+                "in training and test",
+                f"these weights were trained on {listed(seen)}, so scores there say nothing of others.",
+            )
+        )
+    shared = [] if training is None else photographs.shared_with(training)
+    if shared:
+        warnings.append(
+            Guard(
+                "in training and test",
+                f"{listed(shared)} {'is' if len(shared) == 1 else 'are'} among the training photographs too, "
+                "pixel for pixel: leave them out of one of both.",
+            )
+        )
+    return warnings
+
+
+def resized_labels(photographs: DRIVEDataset, kind: str) -> list[Guard]:
+    """Labels that are not of the size that was published, or were enlarged by repeating pixels."""
+    shapes = [vessels.shape for vessels in photographs.vessels]
+    native = NATIVE.get(kind)
+    if native is not None:
+        unlike = [n for n, s in zip(photographs.names, shapes, strict=True) if s != native]
+        if unlike:
+            height, width = shapes[photographs.names.index(unlike[0])]
+            return [
+                Guard(
+                    "resized labels",
+                    f"{listed(unlike)} {'is' if len(unlike) == 1 else 'are'} not of {kind}'s own size "
+                    f"({width}x{height} instead of {native[1]}x{native[0]}): resizing changes thin vessels, "
+                    "so such scores compare with no others.",
+                )
+            ]
+    repeated = [
+        name
+        for name, vessels in zip(photographs.names, photographs.vessels, strict=True)
+        if _repeats(vessels) or _repeats(vessels.T)
+    ]
+    if not repeated:
+        return []
+    return [
+        Guard(
+            "resized labels",
+            f"the labels of {listed(repeated)} repeat rows or columns, as masks do that were enlarged: score "
+            "at the size in which they were drawn.",
+        )
+    ]
+
+
+def threshold_from_test(evaluation: Evaluation) -> list[Guard]:
+    """A threshold that is the very best for the photographs that are scored."""
+    if evaluation.threshold is None or evaluation.ranking is None or not evaluation.ranking.tp[-1]:
+        return []
+    dice, best = evaluation.ranking.best()
+    if dice - evaluation.pooled["Dice"] > 2e-6 or len(evaluation.ranking.threshold) < 100:
+        return []
+    return [
+        Guard(
+            "threshold from the test",
+            f"{evaluation.threshold:.4f} gives the best Dice there is on these photographs (at {best:.4f}), "
+            "which hardly happens unless it was chosen on them: choose it on validation photographs.",
+        )
+    ]
+
+
+def _repeats(mask: np.ndarray) -> bool:
+    """Whether so many rows with vessels equal the one above as enlarging makes, and drawing does not."""
+    above, below = mask[:-1], mask[1:]
+    drawn = (above.any(axis=1)) & (below.any(axis=1))
+    if drawn.sum() < 20:
+        return False
+    return bool((above[drawn] == below[drawn]).all(axis=1).mean() > 0.2)
+
+
+def sentences(items: Iterable[Guard]) -> str:
+    """Suspicions as lines of text; empty without any."""
+    return "\n".join(f"Suspicious, {item}" for item in items)

@@ -1,0 +1,226 @@
+"""Vessels rather than pixels: how wide they are, whether they hold together, how near a drawing comes.
+
+All of it is counted inside the field of view and adds up over photographs, so that scores are pooled and
+intervals taken as for pixels. Widths are in pixels of a photograph whose field of view is about 540 pixels
+wide, as DRIVE's are; those of other cameras are brought to that scale.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+from skimage.morphology import skeletonize
+
+from drive_unet.metrics.pixels import binary
+from drive_unet.metrics.ranking import ratio
+
+CALIBRES = ("up to 2 px", "3 to 4 px", "5 to 6 px", "7 px or more")
+_EDGES = (2.5, 4.5, 6.5)
+_FOV_WIDTH = 540
+_EIGHT = np.ones((3, 3), bool)
+_STRIP, _HALO = 512, 80  # rows measured at a time, and those around them that a distance may reach into
+
+
+class Structure(NamedTuple):
+    """Counts of one photograph, or of several together.
+
+    Args:
+        vessels, found: reference pixels by calibre (see `CALIBRES`), and those of them that were called.
+        centreline, covered: pixels of the reference's centreline, and those that the drawing covers.
+        drawn_centreline, on_vessels: pixels of the drawing's centreline, and those that lie on vessels.
+        breaks: gaps in the covered centreline with vessel found on both sides.
+        lost: pieces of centreline of which nothing, or only one side, was found.
+        components, drawn_components: connected parts of the reference, and of the drawing.
+        drawn, near_vessels: pixels called vessel, and those within 1 and within 2 pixels of the reference.
+        near_drawn: reference pixels within 1 and within 2 pixels of what was called vessel.
+        arteries, arteries_found, veins, veins_found: reference pixels of which the labels know the kind.
+    """
+
+    vessels: tuple[int, ...] = (0,) * len(CALIBRES)
+    found: tuple[int, ...] = (0,) * len(CALIBRES)
+    centreline: int = 0
+    covered: int = 0
+    drawn_centreline: int = 0
+    on_vessels: int = 0
+    breaks: int = 0
+    lost: int = 0
+    components: int = 0
+    drawn_components: int = 0
+    drawn: int = 0
+    near_vessels: tuple[int, int] = (0, 0)
+    near_drawn: tuple[int, int] = (0, 0)
+    arteries: int = 0
+    arteries_found: int = 0
+    veins: int = 0
+    veins_found: int = 0
+
+    def plus(self, more: Structure) -> Structure:
+        """The counts of both together."""
+        return Structure(
+            *(
+                tuple(map(sum, zip(a, b, strict=True))) if isinstance(a, tuple) else a + b
+                for a, b in zip(self, more, strict=True)
+            )
+        )
+
+    @property
+    def cldice(self) -> float:
+        """Centreline Dice of these counts; 0 if only one of both is empty, nan if both are."""
+        if not (self.centreline and self.drawn_centreline):
+            return 0.0 if self.centreline or self.drawn_centreline else float("nan")
+        precision, sensitivity = self.on_vessels / self.drawn_centreline, self.covered / self.centreline
+        both = precision + sensitivity
+        return 2 * precision * sensitivity / both if both else 0.0
+
+    def parts(self) -> dict[str, tuple[float, float]]:
+        """Every score as a numerator and a denominator, which add up over photographs."""
+        reference = sum(self.vessels)
+        parts: dict[str, tuple[float, float]] = {
+            f"sensitivity, {name}": (found, vessels)
+            for name, found, vessels in zip(CALIBRES, self.found, self.vessels, strict=True)
+        }
+        for reach in (0, 1):
+            parts[f"precision within {reach + 1} px"] = (self.near_vessels[reach], self.drawn)
+            parts[f"recall within {reach + 1} px"] = (self.near_drawn[reach], reference)
+        parts |= {
+            "centreline covered": (self.covered, self.centreline),
+            "drawn centreline on vessels": (self.on_vessels, self.drawn_centreline),
+            "breaks per 1000 px of centreline": (1000 * self.breaks, self.centreline),
+            "lost ends and vessels per 1000 px of centreline": (1000 * self.lost, self.centreline),
+            "components drawn for one of the reference": (self.drawn_components, self.components),
+        }
+        if self.arteries or self.veins:
+            parts["sensitivity, arteries"] = (self.arteries_found, self.arteries)
+            parts["sensitivity, veins"] = (self.veins_found, self.veins)
+        return parts
+
+    def scores(self) -> dict[str, float]:
+        """The scores by name; nan where there was nothing to measure."""
+        return {name: ratio(part, whole) for name, (part, whole) in self.parts().items()}
+
+    def shares(self) -> dict[str, float]:
+        """Which share of the reference's pixels has which calibre."""
+        return {name: ratio(n, sum(self.vessels)) for name, n in zip(CALIBRES, self.vessels, strict=True)}
+
+
+def structure(
+    prediction: np.ndarray,
+    vessels: np.ndarray,
+    fov: np.ndarray | None = None,
+    kinds: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Structure:
+    """Compare a drawing of vessels with the reference, vessel by vessel.
+
+    Args:
+        prediction, vessels, fov: (H, W) bool, or 0 and 1; None for the whole frame.
+        kinds: pixels of arteries and of veins (H, W) bool each; those of both count as neither.
+
+    Returns:
+        Its counts.
+
+    Raises:
+        DataError: for values other than 0 and 1 inside the field of view.
+    """
+    inside = np.ones(vessels.shape, bool) if fov is None else binary(fov, "fov")
+    box = _box(inside)
+    inside = inside[box]
+    drawn = binary(np.where(inside, prediction[box], 0), "prediction")
+    reference = binary(np.where(inside, vessels[box], 0), "vessels")
+    width, line = calibre(reference)
+    scale = inside.shape[1] / _FOV_WIDTH
+    scale = scale if fov is not None and not 0.75 < scale < 1.33 else 1.0
+    of_calibre = np.digitize(width[reference], np.array(_EDGES) * scale)
+    hits = drawn[reference]
+    drawn_line = skeletonize(drawn)
+    covered = line & drawn
+    breaks, lost = _gaps(line, covered)
+    near_vessels, near_drawn = (
+        tuple(int((near & mask).sum()) for near in _grown(other))
+        for mask, other in ((drawn, reference), (reference, drawn))
+    )
+    arteries, veins = (np.zeros((2, 1, 1), bool)) if kinds is None else (kind[box] & inside for kind in kinds)
+    arteries, veins = arteries & ~veins & reference, veins & ~arteries & reference
+    return Structure(
+        tuple(np.bincount(of_calibre, minlength=len(CALIBRES)).tolist()),
+        tuple(np.bincount(of_calibre[hits], minlength=len(CALIBRES)).tolist()),
+        *(int(mask.sum()) for mask in (line, covered, drawn_line, drawn_line & reference)),
+        breaks,
+        lost,
+        *(int(ndimage.label(mask, _EIGHT)[1]) for mask in (reference, drawn)),
+        int(drawn.sum()),
+        near_vessels,
+        near_drawn,
+        *(int(mask.sum()) for mask in (arteries, arteries & drawn, veins, veins & drawn)),
+    )
+
+
+def calibre(vessels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How wide each vessel is.
+
+    Args:
+        vessels: (H, W) bool.
+
+    Returns:
+        width: float32 (H, W), pixels; at each vessel pixel that of the nearest centreline point, else 0;
+        centreline: bool (H, W), the skeleton.
+    """
+    line = skeletonize(vessels)
+    if not line.any():
+        return np.zeros(vessels.shape, np.float32), line
+    across = np.zeros(vessels.shape, np.float32)
+    for top in range(0, len(vessels), _STRIP):  # by strips, which bounds the memory
+        first, last = max(top - _HALO, 0), min(top + _STRIP + _HALO, len(vessels))
+        # At twice the size, the distance to the background on the axis is the width in pixels, odd or even.
+        twice = vessels[first:last].repeat(2, 0).repeat(2, 1)
+        rim = ((first == 0, last == len(vessels)), (1, 1))
+        distance = ndimage.distance_transform_edt(np.pad(twice, np.array(rim, int)))
+        distance = distance[int(first == 0) :][: len(twice), 1:-1]
+        whole = distance.reshape(last - first, 2, -1, 2).max(axis=(1, 3))
+        across[top : top + _STRIP] = whole[top - first :][:_STRIP]
+    rows, columns = ndimage.distance_transform_edt(~line, return_distances=False, return_indices=True)
+    return np.where(vessels, across[rows, columns], 0), line
+
+
+def _gaps(line: np.ndarray, covered: np.ndarray) -> tuple[int, int]:
+    """Gaps in a centreline between covered parts, and pieces that were lost: nothing or one side covered."""
+    missed, count = ndimage.label(line & ~covered, _EIGHT)
+    if not count:
+        return 0, 0
+    found, _ = ndimage.label(covered, _EIGHT)
+    pairs = []
+    missed, found = np.pad(missed, 1), np.pad(found, 1)
+    rows, columns = np.nonzero(missed)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            beside = found[rows + down, columns + right]
+            pairs.append(np.stack([missed[rows, columns], beside])[:, beside > 0])
+    touched = np.unique(np.concatenate(pairs, axis=1), axis=1)[0]
+    sides = np.bincount(touched, minlength=count + 1)[1:]
+    return int((sides > 1).sum()), int((sides < 2).sum())
+
+
+def _grown(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What lies within 1 and within 2 pixels of a mask, from centre to centre."""
+    height, width = mask.shape
+    padded = np.pad(mask, 2)
+
+    def shifted(down: int, right: int) -> np.ndarray:
+        return padded[2 + down : 2 + down + height, 2 + right : 2 + right + width]
+
+    one = mask.copy()
+    for offset in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        one |= shifted(*offset)
+    two = one.copy()
+    for offset in ((-1, -1), (-1, 1), (1, -1), (1, 1), (-2, 0), (2, 0), (0, -2), (0, 2)):
+        two |= shifted(*offset)
+    return one, two
+
+
+def _box(mask: np.ndarray) -> tuple[slice, slice]:
+    """The smallest window that holds a mask; all of it where it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return slice(None), slice(None)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
