@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+_A_DAY = 24 * 3600.0  # seconds
 
 
 def write_atomically(
@@ -59,3 +62,13 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(opened)
+
+
+def sweep(folder: Path, seconds: float = _A_DAY) -> None:
+    """Remove what processes that were killed left unfinished in this folder longer ago than that."""
+    for part in folder.glob(".*.part"):
+        try:
+            if time.time() - part.stat().st_mtime > seconds:
+                part.unlink()
+        except OSError:
+            pass  # of another user, or gone

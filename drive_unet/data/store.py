@@ -24,11 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from drive_unet import __version__
-from drive_unet.data.cache import cache_folder, sweep
+from drive_unet.data.cache import cache_folder
 from drive_unet.data.pairing import Pair
 from drive_unet.data.reading import Decoded, read_image, read_photograph
 from drive_unet.errors import DataError
-from drive_unet.files import write_atomically
+from drive_unet.files import sweep, write_atomically
 from drive_unet.preprocessing.levels import Levels, levels
 from drive_unet.preprocessing.prepare import Preprocessing, rescale, rescale_mask
 from drive_unet.progress import bar

@@ -29,8 +29,8 @@ from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
 from drive_unet.training.averages import moving_average
-from drive_unet.training.checkpoints import BEST, LAST, left_by_a_run, load, save, settings_of
-from drive_unet.training.processes import accelerated, batches
+from drive_unet.training.checkpoints import BEST, Checkpoints, left_by_a_run, settings_of, written_into
+from drive_unet.training.processes import accelerated, batches, callers_generators, draw_for
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
 
@@ -113,10 +113,12 @@ def fit(
     network is scored on whole photographs every ``validate_every`` steps, in one pass; the weights with the
     best Dice are in the model afterwards, with the threshold that gave it (``threshold_single``) and the
     best one for four flips there (``threshold``). Without a validation set the last weights stay, and the
-    thresholds as they were.
+    thresholds as they were. The same holds after an interruption (``KeyboardInterrupt``, which goes on to the
+    caller): the model is ready for use, and with ``out`` the run can be resumed.
 
-    The same seed, data and versions give the same weights on the same device. The generator of the caller
-    is left as it was. The network's first weights are the caller's: seed before building it.
+    The same seed, data and versions give the same weights on the same device: every step draws from
+    generators (PyTorch's, NumPy's and Python's) that depend on the seed and the step alone. Those of the
+    caller are left as they were. The network's first weights are the caller's: seed before building it.
 
     Started by ``accelerate launch`` (or ``torchrun``, also on CPUs), every process takes ``batch_size``
     patches a step, and gradients are averaged: together they see what one process with the whole batch
@@ -136,10 +138,11 @@ def fit(
         loss: ``loss(logits, vessels, fov)``; by default BCE plus half of soft Dice.
         patch_size: side of the patches in pixels.
         out: folder for ``best.safetensors``, written whenever a validation is better than all before
-            (without a validation set at the end), and ``last.pt``; seen by all processes. None written by
-            default.
+            (without a validation set at the end), and the checkpoints ``last.pt`` and ``previous.pt``; seen
+            by all processes. None written by default.
         overwrite: begin anew although ``out`` holds another run, which is replaced.
-        resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted.
+        resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted; where it is
+            damaged, from ``previous.pt``, the one before it, with a warning.
         patience: stop after this many validations without a better Dice.
         validate_every: steps from one validation, and one ``last.pt``, to the next; the last step has both.
         num_workers: processes that load patches; the photographs live in memory, so 0 serves well.
@@ -153,7 +156,7 @@ def fit(
         A `TrainingRun`.
 
     Raises:
-        DataError: datasets without labels, or sharing a photograph.
+        DataError: datasets without labels, or sharing a photograph, or an ``out`` that cannot be written.
         FloatingPointError: if the loss becomes infinite or not a number, in any process.
         ValueError: for budgets below one, an ``average`` out of range, ``resume`` without ``out`` or of a
             run with other settings, or an ``out`` that holds a run without ``resume`` or ``overwrite``.
@@ -174,8 +177,7 @@ def fit(
     if validation is not None:
         _refuse_shared(train, validation)
     loss = loss or combine(bce=1.0, dice=0.5)
-    devices = range(torch.cuda.device_count())
-    with accelerated(mixed_precision) as accelerator, torch.random.fork_rng(devices=devices):
+    with accelerated(mixed_precision) as accelerator, callers_generators():
         a_step = batch_size * accelerator.num_processes
         numbers = {"steps": steps, "patches_a_step": a_step, "lr": lr, "weight_decay": weight_decay}
         numbers |= {"seed": seed, "average": average, "patch_size": patch_size}
@@ -191,49 +193,57 @@ def fit(
         parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": keeper.average}
         parts |= {"scaler": accelerator.scaler, "stream": train if isinstance(train, PaintedStream) else None}
         parts = {name: part for name, part in parts.items() if part is not None}
+        checkpoints = Checkpoints(folder, parts, settings)
         run = TrainingRun(threshold=model.threshold_single, folder=folder)
-        if resume and (folder / LAST).is_file():
-            keeper.state, earlier = load(folder, parts, settings)
-            vars(run).update(earlier | {"folder": folder})
+        if accelerator.is_main_process:
+            checkpoints.begin(overwrite)
+        if resume and (earlier := checkpoints.load()) is not None:
+            keeper.state = earlier[0]
+            vars(run).update(earlier[1] | {"folder": folder})
         done, before, start = len(run.history), run.seconds, time.perf_counter()
         shown = progress and accelerator.is_main_process
         steps_bar = bar(total=steps, initial=done, desc="training", unit="step", shown=shown)
         network.train()
-        stream = batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
-        for step, batch in enumerate(stream, start=done + 1):
-            if run.stopped_early:
-                break
-            with accelerator.autocast():
-                logits = network(standardise(batch.image, batch.fov, batch.levels))
-            value = loss(logits, batch.vessels, batch.fov)
-            row = {
-                "step": step,
-                "loss": _finite(value, step, lr, accelerator),
-                "lr": schedule.get_last_lr()[0],
-            }
-            optimizer.zero_grad()
-            accelerator.backward(value)
-            optimizer.step()
-            schedule.step()
-            keeper.update()
-            run.history.append(row)
-            if step % validate_every == 0 or step == steps:
-                if validation is not None:
-                    _refuse_shared(train, validation)  # a stream's eyes are known since they were painted
-                    keeper.validate(run, row)
-                run.seconds = before + time.perf_counter() - start
-                if folder and accelerator.is_main_process:
-                    save(folder, parts, keeper.state, vars(run) | {"folder": None}, settings)
-            steps_bar.update()
-            steps_bar.set_postfix(_postfix(run), refresh=False)
-        steps_bar.close()
-        run.seconds = before + time.perf_counter() - start
-        keeper.finish(run)
+        try:
+            stream = batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
+            for step, batch in enumerate(stream, start=done + 1):
+                if run.stopped_early:
+                    break
+                draw_for(seed, step, accelerator.process_index)
+                with accelerator.autocast():
+                    logits = network(standardise(batch.image, batch.fov, batch.levels))
+                value = loss(logits, batch.vessels, batch.fov)
+                row = {
+                    "step": step,
+                    "loss": _finite(value, step, lr, accelerator),
+                    "lr": schedule.get_last_lr()[0],
+                }
+                optimizer.zero_grad()
+                accelerator.backward(value)
+                optimizer.step()
+                schedule.step()
+                keeper.update()
+                run.history.append(row)
+                if step % validate_every == 0 or step == steps:
+                    if validation is not None:
+                        _refuse_shared(train, validation)  # a stream's eyes are known since they were painted
+                        keeper.validate(run, row)
+                    run.seconds = before + time.perf_counter() - start
+                    if accelerator.is_main_process:
+                        checkpoints.save(keeper.state, vars(run) | {"folder": None})
+                steps_bar.update()
+                steps_bar.set_postfix(_postfix(run), refresh=False)
+        finally:  # interrupted, too, the network can be used, and knows what it learned from
+            steps_bar.close()
+            run.seconds = before + time.perf_counter() - start
+            keeper.finish(run)
+            if run.history:
+                model.notes = {**model.notes, "training": {**checkpoints.settings, "run": str(run)}}
+                model.notes = learned_from(model.notes, train, validation)
         broadcast(model.state_dict())  # in place: the first process's statistics for all
-        model.notes = {**model.notes, "training": {**settings, "run": str(run)}}
-        model.notes = learned_from(model.notes, train, validation)
         if folder and accelerator.is_main_process:
-            model.save_pretrained(folder / BEST)
+            with written_into(folder):
+                model.save_pretrained(folder / BEST)
         accelerator.wait_for_everyone()
     return run
 
@@ -291,7 +301,8 @@ class _Keeper:
             if self.folder and main:
                 network.threshold, network.threshold_single = self.state["thresholds"]
                 network.notes = learned_from(self.model.notes, self.train, self.validation)
-                network.save_pretrained(self.folder / BEST)
+                with written_into(self.folder):
+                    network.save_pretrained(self.folder / BEST)
         run.stopped_early = self.patience is not None and self.state["stale"] >= self.patience
 
     def finish(self, run: TrainingRun) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
@@ -71,6 +73,32 @@ def _precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+@contextmanager
+def callers_generators() -> Iterator[None]:
+    """Leave the generators of PyTorch, NumPy and Python as they were; within, they may be seeded."""
+    own = random.getstate(), np.random.get_state()  # noqa: NPY002 (as below)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(own[0])
+            np.random.set_state(own[1])  # noqa: NPY002
+
+
+def draw_for(seed: int, step: int, process: int) -> None:
+    """Seed all generators for a step, so that what is drawn in it depends on nothing before it."""
+    drawn = random.Random(f"{seed} {step} {process}").getrandbits(62)
+    torch.manual_seed(drawn)
+    _seed_host(drawn)
+
+
+def _seed_host(seed: int) -> None:
+    """Seed the generators that a transform may draw from on the processor: PyTorch's, NumPy's, Python's."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (the one that a caller's transform may use)
+    random.seed(seed)
+
+
 class _Stream(Dataset):
     """The endless shuffled stream of patches: item i depends on the seed and on i alone.
 
@@ -85,7 +113,7 @@ class _Stream(Dataset):
         return len(self.order)
 
     def __getitem__(self, index: int) -> Sample:
-        torch.default_generator.manual_seed(self.seed * 1_000_003 + index)
+        _seed_host(self.seed * 1_000_003 + index)
         return self.train[int(self.order[index])]
 
 

@@ -1,0 +1,295 @@
+"""Runs that are killed, interrupted, damaged or short of room go on, and end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import kills
+import pytest
+import torch
+from builders import write_split
+
+from drive_unet import files
+from drive_unet.data import DRIVEDataset
+from drive_unet.errors import DataError
+from drive_unet.losses import combine
+from drive_unet.models import UNet
+from drive_unet.preprocessing import Preprocessing
+from drive_unet.training import checkpoints, fit
+from drive_unet.training.checkpoints import BEFORE, BEST, LAST
+
+SMALL = {"steps": 6, "batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
+needs_fork = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="processes are forked")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = write_split(tmp_path_factory.mktemp("data"), "training", range(21, 25))
+    everything = DRIVEDataset(folder / "images", folder / "1st_manual")
+    return everything.subset([0, 1, 2]), everything.subset([3])
+
+
+@pytest.fixture(scope="module")
+def unbroken(data):
+    model = network()
+    return model, fit(model, *data, **SMALL)
+
+
+@pytest.fixture
+def run(data, tmp_path):
+    """The folder of a run that broke off in its last step, after two checkpoints."""
+    loss = combine(bce=1.0, dice=0.5)
+
+    def breaks(logits, vessels, fov):
+        if len(calls) == 4:
+            raise Stop
+        calls.append(1)
+        return loss(logits, vessels, fov)
+
+    calls, breaks.description = [], loss.description
+    with pytest.raises(Stop):
+        fit(network(), *data, out=tmp_path / "run", loss=breaks, **SMALL)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {LAST, BEFORE, BEST}
+    return tmp_path / "run"
+
+
+class Stop(Exception):
+    pass
+
+
+def network():
+    torch.manual_seed(0)
+    model = UNet(widths=(4, 6))
+    model.preprocessing = Preprocessing(tolerance=100)
+    return model
+
+
+def same(model, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def goes_on(data, out, unbroken):
+    model = network()
+    run = fit(model, *data, out=out, resume=True, **SMALL)
+    assert run.history == unbroken[1].history
+    assert same(model, unbroken[0])
+    assert (model.threshold, model.threshold_single) == (unbroken[0].threshold, unbroken[0].threshold_single)
+    return model
+
+
+# ---------------------------------------------------------------------------------------------- kills
+
+
+@needs_fork
+@pytest.mark.parametrize(("processes", "workers", "count"), [(1, 0, 3), (1, 2, 1)])
+def test_a_killed_run_ends_bit_for_bit_as_the_unbroken_one(tmp_path, processes, workers, count):
+    counts = kills.campaign(tmp_path, count, workers, processes)
+    assert counts["kills"] == count and counts["runs"] >= 1
+    assert counts["identical"] == counts["runs"]
+
+
+@needs_fork
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fifty_kills(tmp_path, processes, workers):
+    counts = kills.campaign(tmp_path, 50, workers, processes, seed=1)
+    assert all(counts[stage] == 10 for stage in kills.STAGES)
+    assert counts["identical"] == counts["runs"] >= 1
+
+
+# --------------------------------------------------------------------------------------------- damage
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def one_bit(path):
+    """Within the numbers of a weight, where nothing but the checksum tells it."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+class _Code:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["WOULD_BE_MADE"],)
+
+
+def code(path):
+    torch.save({"run": _Code(), "settings": "{}"}, path)
+
+
+def other_contents(path):
+    torch.save({"model": {}, "settings": "[]", "run": "3"}, path)
+
+
+@pytest.mark.parametrize("damage", [cut_off, one_bit, emptied, code, other_contents])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
+    data, run, unbroken, damage, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("WOULD_BE_MADE", str(tmp_path / "made"))
+    damage(run / LAST)
+    with pytest.warns(
+        UserWarning, match="last.pt cannot be read .*; training goes on from .*previous.pt, at step 2"
+    ):
+        goes_on(data, run, unbroken)
+    assert not (tmp_path / "made").exists()
+    goes_on(data, run, unbroken)  # the damaged one was replaced
+
+
+def test_a_kill_between_two_names_leaves_the_one_before(data, run, unbroken):
+    (run / LAST).unlink()
+    goes_on(data, run, unbroken)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_good_one(data, run, monkeypatch):
+    cut_off(run / LAST)
+    good = (run / BEFORE).read_bytes()
+    written = []
+    replace = os.replace
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (written.append(paths[1].name), replace(*paths)))
+    with pytest.warns(UserWarning, match="previous"):
+        fit(network(), *data, out=run, resume=True, **SMALL)
+    assert written.index(LAST) < written.index(BEFORE)
+    assert (run / BEFORE).read_bytes() != good
+
+
+def test_where_both_are_damaged_nothing_is_touched(data, run):
+    for name in (LAST, BEFORE):
+        cut_off(run / name)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(ValueError, match="last.pt cannot be read .*; delete it or train without resume"):
+        fit(network(), *data, out=run, resume=True, **SMALL)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_in_words(data, run):
+    saved = torch.load(run / LAST, weights_only=True)
+    saved["model"] = {"weights": torch.zeros(3)}
+    torch.save(saved, run / LAST)
+    with pytest.raises(ValueError, match="last.pt does not fit this network or optimiser"):
+        fit(network(), *data, out=run, resume=True, **SMALL)
+
+
+def test_other_versions_are_told(data, run, unbroken, monkeypatch):
+    monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "99.0"})
+    with pytest.warns(UserWarning, match="last.pt was written with torch .*; training goes on"):
+        goes_on(data, run, unbroken)
+
+
+def test_a_checkpoint_holds_all_that_is_needed(data, run):
+    saved = torch.load(run / LAST, weights_only=True)
+    assert {"model", "optimizer", "schedule", "state", "run", "settings", "notes", "versions"} <= saved.keys()
+    assert saved["schedule"]["last_epoch"] == 4
+
+
+# -------------------------------------------------------------------------------------- interruptions
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_an_interruption_leaves_a_usable_model_that_can_be_trained_on(data, tmp_path, validated):
+    train, validation = data[0], data[1] if validated else None
+    loss, calls = combine(bce=1.0, dice=0.5), []
+
+    def interrupted(logits, vessels, fov):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(logits, vessels, fov)
+
+    interrupted.description = loss.description
+    model, whole = network(), network()
+    unbroken = fit(whole, train, validation, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, train, validation, out=tmp_path, loss=interrupted, **SMALL)
+    assert not model.training
+    assert set(model.notes["trained_on"]["names"]) <= {"21", "22", "23", "24"}
+    assert model.notes["training"]["run"].startswith("3 steps")
+    if validated:
+        best = UNet.from_pretrained(tmp_path)
+        assert same(model, best)
+        assert (model.threshold, model.threshold_single) == (best.threshold, best.threshold_single)
+    run = fit(model, train, validation, out=tmp_path, resume=True, **SMALL)  # the very same object
+    assert run.history == unbroken.history and same(model, whole)
+    assert model.notes == UNet.from_pretrained(tmp_path).notes
+    record = model.notes["trained_on"]
+    assert (record["before"]["before"] if validated else record["before"]) is None
+
+
+def test_a_finished_model_may_be_resumed_and_stays_as_it_is(data, unbroken, tmp_path):
+    model = network()
+    fit(model, *data, out=tmp_path, **SMALL)
+    notes = dict(model.notes)
+    for _ in range(2):
+        run = fit(model, *data, out=tmp_path, resume=True, **SMALL)
+        assert run.history == unbroken[1].history and same(model, unbroken[0])
+        assert model.notes["trained_on"] == notes["trained_on"]
+
+
+# -------------------------------------------------------------------------------------------- no room
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A disk that is full after so many bytes a file."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_and_the_older_checkpoint_is_whole(data, run, unbroken, full):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    full(10_000)
+    with pytest.raises(DataError, match="run cannot be written .*: make room .*, then go on with resume"):
+        fit(network(), *data, out=run, resume=True, **SMALL)
+    full(-1)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    goes_on(data, run, unbroken)
+
+
+def test_an_unfinished_file_of_a_killed_run_is_swept(data, run, unbroken):
+    (run / ".0a1b.part").write_bytes(b"half")
+    os.utime(run / ".0a1b.part", (0, 0))
+    goes_on(data, run, unbroken)
+    assert {path.name for path in run.iterdir()} == {LAST, BEFORE, BEST}
+
+
+def test_an_overwritten_run_leaves_nothing_to_go_on_from(data, run):
+    def interrupted(logits, vessels, fov):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), *data, out=run, overwrite=True, loss=interrupted, **SMALL)
+    assert {path.name for path in run.iterdir()} == {BEST}
+
+
+@needs_fork
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path, keep = tmp_path / "file", tmp_path / "kept"
+    files.write_atomically(path, lambda file: file.write(b"first"), durable=True, keep=keep)
+    files.write_atomically(path, lambda file: file.write(b"second"), durable=True, keep=keep)
+    assert (path.read_bytes(), keep.read_bytes()) == (b"second", b"first")
+
+    def breaks(file):
+        file.write(b"third")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        files.write_atomically(path, breaks, keep=keep)
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {
+        "file": b"second",
+        "kept": b"first",
+    }
+    if os.name == "posix":
+        mask = os.umask(0o022)
+        files.write_atomically(path, lambda file: file.write(b"shared"))
+        assert path.stat().st_mode & 0o777 == 0o644  # others of the group may read weights
+        os.umask(mask)
