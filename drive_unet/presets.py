@@ -22,6 +22,7 @@ from drive_unet.models import UNet
 from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
 from drive_unet.training.checkpoints import BEST
+from drive_unet.training.history import write_history
 from drive_unet.training.loop import TrainingRun, fit, refuse_to_replace
 from drive_unet.training.processes import processes
 from drive_unet.training.provenance import trained_on
@@ -34,7 +35,8 @@ class Preset:
 
     Attributes:
         description: one line for a list of presets.
-        start: name of packaged weights to start from, or None for random ones; the network is theirs.
+        start: weights to start from, as `UNet.from_pretrained` takes them, or None for random ones; the
+            network is theirs.
         network: arguments of `UNet` where it starts from random weights.
         steps, batch_size, patch_size, lr, average: as for `drive_unet.fit`.
         loss: weights by name, as for `drive_unet.combine`.
@@ -43,7 +45,7 @@ class Preset:
     """
 
     description: str
-    start: str | None = None
+    start: str | Path | None = None
     network: dict[str, Any] | None = None
     steps: int = 1600
     batch_size: int = 8
@@ -77,6 +79,7 @@ def train(
     photographs: DRIVEDataset,
     *,
     held_out: DRIVEDataset | None = None,
+    start: str | Path | None = None,
     steps: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -95,6 +98,8 @@ def train(
         photographs: what to learn from, with labels.
         held_out: labelled photographs that the thresholds are chosen on, and nothing else; by default those
             learned from, which with networks of this size costs little.
+        start: weights to go on from (fine-tuning) in place of the preset's: a packaged name, a file or a
+            run's folder. The network, and the scale that it works at, are theirs.
         steps: a budget other than the preset's.
         seed, out, resume, overwrite, mixed_precision, progress: as for `drive_unet.fit`.
         num_workers: by default up to 8 where there is a GPU to be fed, else 0.
@@ -114,16 +119,19 @@ def train(
             "a stream would have to be painted whole to choose thresholds on: train on it with fit, or give "
             "this function painted_dataset(range(100))"
         )
-    preset = replace(preset, steps=steps or preset.steps)
+    preset = replace(preset, steps=steps or preset.steps, start=start or preset.start)
     if out is not None and not (resume or overwrite):
         refuse_to_replace(Path(out))
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     patches = photographs.subset(photographs.names, training_transform(preset.patch_size))
-    width, models, runs = fov_width(photographs), [], []
+    models, runs = [], []
     for member in range(preset.members):
         model = preset.model(seed + member)
-        model.preprocessing = Preprocessing(fov_width=width)
+        if preset.start:  # learned at a scale of its own, which stays
+            model.preprocessing = replace(model.preprocessing, surround=None)
+        else:
+            model.preprocessing = Preprocessing(fov_width=fov_width(photographs))
         run = fit(
             model,
             patches,
@@ -140,6 +148,8 @@ def train(
             num_workers=num_workers,
             progress=progress,
         )
+        if run.folder and processes().is_main_process:
+            write_history(run, run.folder)
         models.append(model)
         runs.append(run)
     model = mean_weights(models)

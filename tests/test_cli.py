@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -243,9 +244,11 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
 
 # ---------------------------------------------------------------------- train
 
+RUN = {"best.safetensors", "last.pt", "history.csv", "history.png"}
+
 
 def test_train_writes_weights_that_know_what_they_learned_from(own, run):
-    assert set(contents(run)) == {run.relative_to(run) / name for name in ("best.safetensors", "last.pt")}
+    assert set(contents(run)) == {run.relative_to(run) / name for name in RUN}
     notes = UNet.from_pretrained(run).notes
     record = notes["trained_on"]
     assert record["source"] == "mine"
@@ -279,6 +282,26 @@ def test_train_starts_from_packaged_weights_and_keeps_their_record(own, tmp_path
     assert notes["data"] == "4 photographs, mine" and "terms" not in notes
 
 
+def test_train_goes_on_from_weights_of_ones_own(own, run, tmp_path, capsys):
+    train = ("train", "--preset", "tiny", "--data", own, "--steps", 1)
+    assert done(*train, "--out", tmp_path / "tuned", "--start", run, "--device", "cpu") == 0
+    tuned, start = UNet.from_pretrained(tmp_path / "tuned"), UNet.from_pretrained(run)
+    assert tuned.notes["trained_on"]["before"] == start.notes["trained_on"]
+    assert tuned.preprocessing == start.preprocessing and "ACCELERATE_USE_CPU" not in os.environ
+    assert "no weights at nowhere" in refused(capsys, *train, "--out", tmp_path / "new", "--start", "nowhere")
+    assert "--device tpu" in refused(capsys, *train, "--out", tmp_path / "new", "--device", "tpu")
+    assert not (tmp_path / "new").exists()
+
+
+def test_train_leaves_a_table_of_its_steps_and_a_curve(run):
+    with (run / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert all(float(row["loss"]) > 0 and float(row["lr"]) > 0 and row["dice"] == "" for row in rows)
+    with Image.open(run / "history.png") as curve:
+        assert curve.format == "PNG" and len(np.unique(np.asarray(curve.convert("L")))) > 10
+
+
 def test_train_never_writes_over_a_run(own, run, tmp_path, capsys):
     train = ("train", "--preset", "tiny", "--data", own)
     before = contents(run)
@@ -301,7 +324,7 @@ def test_train_replaces_a_run_if_told_to(own, tmp_path, capsys):
     assert contents(tmp_path) == before
     assert done(*train, "--steps", 2, "--overwrite") == 0
     assert UNet.from_pretrained(tmp_path).notes["training"]["steps"] == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"best.safetensors", "last.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == RUN
     (tmp_path / "last.pt").unlink()  # weights alone
     assert done(*train, "--steps", 1, "--overwrite") == 0
     assert UNet.from_pretrained(tmp_path).notes["training"]["steps"] == 1

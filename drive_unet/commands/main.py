@@ -107,11 +107,19 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="RUN",
         type=Path,
         required=True,
-        help="folder for weights and checkpoint; a run that is there is kept unless you say otherwise",
+        help="folder for weights, checkpoint, table and curve; a run that is there is kept unless you say "
+        "otherwise",
     )
     earlier = train.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
     earlier.add_argument("--overwrite", action="store_true", help="replace the run in --out, and begin anew")
+    train.add_argument(
+        "--start",
+        metavar="W",
+        help="fine-tuning: go on from these weights in place of the preset's; a packaged name, a file or a "
+        "run's folder",
+    )
+    train.add_argument("--device", metavar="D", help=DEVICE)
     train.add_argument("--seed", metavar="N", type=_from(0), default=0, help="default: %(default)s")
     train.add_argument("--steps", metavar="N", type=_from(1), help="training steps; by default the preset's")
     train.add_argument(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from drive_unet import presets
-from drive_unet.commands.networks import fold_folder
+from drive_unet.commands.networks import device_of, fold_folder
 from drive_unet.commands.scoring import score
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
@@ -16,7 +21,9 @@ from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
 from drive_unet.evaluation.folds import caution, fold_table
+from drive_unet.models import UNet
 from drive_unet.training.checkpoints import BEST, LAST, left_by_a_run
+from drive_unet.training.history import TABLE, draw_history
 from drive_unet.training.processes import processes
 from drive_unet.training.provenance import versions
 
@@ -27,6 +34,13 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--preset {options.preset}: choose from {', '.join(presets.PRESETS)}")
     if options.fold is not None and not options.fold < (options.folds or 0):
         raise ValueError(f"--fold {options.fold} needs --folds, and is less than it")
+    if options.start:
+        UNet.from_pretrained(options.start)  # what is wrong with it is said before anything is written
+    with _computing_on(options.device):
+        _train(options)
+
+
+def _train(options: argparse.Namespace) -> None:
     process = processes()
     with process.main_process_first():  # painted photographs are painted once
         dataset = find_dataset(options.data)
@@ -53,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
         model, run = presets.train(
             options.preset,
             learned_from,
+            start=options.start,
             steps=options.steps,
             seed=options.seed,
             out=folder,
@@ -74,7 +89,8 @@ def run(options: argparse.Namespace) -> None:
             "versions": versions(),
         }
         weights = model.save_pretrained(folder / BEST)
-        print(f"{run}\nweights: {weights}")
+        draw_history(folder)
+        print(f"{run}\nweights: {weights}; every step: {folder / TABLE}")
         if held_out is not None:
             rows = [score(model, held_out, name=str(options.out), tta=tta) for tta in (False, True)]
             results.append(rows)
@@ -90,6 +106,26 @@ def run(options: argparse.Namespace) -> None:
         print(f"\nScore them again: drive-unet evaluate --weights {out} --split train{data}")
         out = shlex.quote(str(runs[0][0]))
     print(f"Use it: drive-unet predict PHOTOGRAPHS --weights {out} --out predictions")
+
+
+@contextmanager
+def _computing_on(name: str | None) -> Iterator[None]:
+    """Have accelerate, which by itself takes the best device there is, take the one of this name."""
+    device = device_of(name) if name else None
+    if device is None or device.type == "mps":  # taken without a word where there is one
+        yield
+    elif device.type == "cpu":
+        before = os.environ.get("ACCELERATE_USE_CPU")
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        try:
+            yield
+        finally:
+            os.environ.pop("ACCELERATE_USE_CPU")
+            if before is not None:
+                os.environ["ACCELERATE_USE_CPU"] = before
+    else:
+        with torch.cuda.device(device):
+            yield
 
 
 def _refuse_to_overwrite(folder: Path, resume: bool, overwrite: bool) -> None:
