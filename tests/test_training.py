@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import pytest
 import torch
@@ -135,10 +136,33 @@ def test_a_run_writes_its_checkpoint_with_and_without_validation(train, tmp_path
     assert [row["step"] for row in json.loads(saved["run"])["history"]] == [1, 2, 3, 4]
 
 
+def test_a_run_that_ended_can_be_resumed_with_more_steps(train, tmp_path):
+    """The further steps are a cycle of the learning rate of their own, and can be broken off themselves."""
+    fit(network(), train, steps=2, out=tmp_path / "a", **SMALL)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    unbroken = network()
+    whole = fit(unbroken, train, steps=8, out=tmp_path / "a", resume=True, **SMALL)
+    assert [row["step"] for row in whole.history] == list(range(1, 9))
+    fresh = fit(network(), train, steps=6, **SMALL)
+    assert [row["lr"] for row in whole.history[2:]] == pytest.approx([row["lr"] for row in fresh.history])
+    assert unbroken.notes["training"]["steps"] == 8
+
+    fit_until_the_sixth_step(network(), train, steps=8, out=tmp_path / "b", resume=True)
+    resumed = network()
+    assert fit(resumed, train, steps=8, out=tmp_path / "b", resume=True, **SMALL).history == whole.history
+    assert same(resumed.state_dict(), unbroken.state_dict())
+
+
+def test_a_run_that_has_not_ended_goes_on_with_its_own_number_of_steps(train, tmp_path):
+    fit_until_the_sixth_step(network(), train, steps=6, out=tmp_path)
+    with pytest.raises(ValueError, match="steps was 6, is 8"):
+        fit(network(), train, steps=8, out=tmp_path, resume=True, **SMALL)
+
+
 def test_resume_refuses_other_settings_and_damage(drive, train, tmp_path):
     fit(network(), train, steps=2, out=tmp_path, **SMALL)
-    with pytest.raises(ValueError, match="belongs to another run \\(steps was 2, is 3\\)"):
-        fit(network(), train, steps=3, out=tmp_path, resume=True, **SMALL)
+    with pytest.raises(ValueError, match="belongs to another run \\(steps was 2, is 1\\)"):
+        fit(network(), train, steps=1, out=tmp_path, resume=True, **SMALL)
     with pytest.raises(ValueError, match="belongs to another run \\(network was"):
         fit(UNet(widths=(4, 4)), train, steps=2, out=tmp_path, resume=True, **SMALL)
     other = {

@@ -111,7 +111,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "otherwise",
     )
     earlier = train.add_mutually_exclusive_group()
-    earlier.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
+    earlier.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, if there is one; with more --steps, also after its end",
+    )
     earlier.add_argument("--overwrite", action="store_true", help="replace the run in --out, and begin anew")
     train.add_argument(
         "--start",

@@ -111,6 +111,7 @@ class Checkpoints:
         self.folder, self.parts, self.settings = folder, parts, settings
         self.notes = dict(parts["model"].notes)
         self.intact = True  # whether the last one may take the place of the one before
+        self.finished = 0  # steps of a run that had ended, and is to go on for more
 
     def begin(self, overwrite: bool) -> None:
         """Remove what killed runs left unfinished, and a run that is to be replaced."""
@@ -175,13 +176,15 @@ class Checkpoints:
         if differing == ["start"] and json.loads(json.dumps(trained)) == earlier:
             differing = []  # the network is what this very run made of the one it started from
             model.notes = self.notes = saved["notes"]
+        if differing == ["steps"] and len(saved["run"]["history"]) == earlier["steps"] < now["steps"]:
+            differing, self.finished = [], earlier["steps"]
         if differing:
             named = "; ".join(
                 f"{_WORDS.get(key, key)} was {_short(earlier.get(key))}, is {_short(now[key])}"
                 for key in differing
             )
             raise ValueError(f"{path} belongs to another run ({named}); use its settings or another folder")
-        self.settings = earlier
+        self.settings = earlier | {"steps": now["steps"]}
         changed = [
             f"{key} {saved['versions'].get(key)}"
             for key, value in versions().items()
@@ -194,7 +197,8 @@ class Checkpoints:
                 stacklevel=4,
             )
         try:
-            for name in self.parts.keys() & saved.keys():  # fp16's scaler need not be there
+            kept = self.parts.keys() & saved.keys()  # fp16's scaler need not be there
+            for name in kept - ({"schedule"} if self.finished else set()):
                 self.parts[name].load_state_dict(saved[name])
         except Exception as error:  # each kind of part raises its own
             raise ValueError(

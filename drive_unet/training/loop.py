@@ -142,7 +142,8 @@ def fit(
             by all processes. None written by default.
         overwrite: begin anew although ``out`` holds another run, which is replaced.
         resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted; where it is
-            damaged, from ``previous.pt``, the one before it, with a warning.
+            damaged, from ``previous.pt``, the one before it, with a warning. A run that had ended goes on
+            for the steps by which ``steps`` is more, in a cycle of the learning rate of their own.
         patience: stop after this many validations without a better Dice.
         validate_every: steps from one validation, and one ``last.pt``, to the next; the last step has both.
         num_workers: processes that load patches; the photographs live in memory, so 0 serves well.
@@ -200,6 +201,11 @@ def fit(
         if resume and (earlier := checkpoints.load()) is not None:
             keeper.state = earlier[0]
             vars(run).update(earlier[1] | {"folder": folder})
+            if checkpoints.finished:  # a cycle of its own for the steps to come
+                renewed = torch.optim.lr_scheduler.OneCycleLR(
+                    schedule.optimizer, max_lr=lr, total_steps=steps - checkpoints.finished
+                )
+                schedule.load_state_dict(renewed.state_dict())
         done, before, start = len(run.history), run.seconds, time.perf_counter()
         shown = progress and accelerator.is_main_process
         steps_bar = bar(total=steps, initial=done, desc="training", unit="step", shown=shown)
