@@ -6,18 +6,22 @@ import numpy as np
 
 FINEST = 3  # pixels; smaller boxes see the pixels' own staircases
 COARSEST = 12  # the largest box fits so many times into the set
+ENOUGH = 6  # sizes of box from which a slope is read
 BLOCKS = (4, 6)  # coarse pixels to a box: boxes of 4, 6, 8, 12, 16, 24, ... pixels
 
 
-def box_counting_dimension(mask: np.ndarray) -> float:
+def box_counting_dimension(mask: np.ndarray, finest: float = FINEST, coarsest: float = COARSEST) -> float:
     """The dimension of a set: how fast the number of boxes that it touches grows as boxes shrink.
 
     Boxes are squares of 3 pixels up to a twelfth of the set's extent, laid where they are fewest; the
-    dimension is the slope of log(number) over log(1 / side) (Mandelbrot, 1982). A curve of one pixel has 1,
-    a solid shape 2. A thick line has something between, so vessels are counted by their skeleton.
+    dimension is the slope of log(number) over log(1 / side) (Mandelbrot, 1982). A curve of one pixel has 1, a
+    solid shape 2. A thick line has something between, so vessels are counted by their skeleton.
 
     Args:
         mask: (H, W) bool.
+        finest: side in pixels of the smallest box that counts, such as twice the calibre of the vessels whose
+            skeleton this is; without effect where fewer than six sizes would be left.
+        coarsest: how many times the largest box fits into the set's extent.
 
     Returns:
         the dimension; nan where there are fewer than two sizes of box, as for a dot.
@@ -27,7 +31,7 @@ def box_counting_dimension(mask: np.ndarray) -> float:
     if len(rows) == 0:
         return float("nan")
     mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    largest = max(mask.shape) / COARSEST
+    largest = max(mask.shape) / coarsest
     sides, counts = [FINEST], [_fewest(mask, FINEST)]
     grain, coarse = 1, mask
     while 4 * grain <= largest:
@@ -38,7 +42,11 @@ def box_counting_dimension(mask: np.ndarray) -> float:
         coarse, grain = _any(coarse, 2), 2 * grain
     if len(sides) < 2:
         return float("nan")
-    return float(-np.polyfit(np.log(sides), np.log(counts), 1)[0])
+    kept = np.array(sides) >= finest
+    if kept.sum() < ENOUGH:
+        kept[:] = True
+    # less half a box, as a line's last box is half empty on average
+    return float(-np.polyfit(np.log(np.array(sides)[kept]), np.log(np.array(counts)[kept] - 0.5), 1)[0])
 
 
 def _fewest(mask: np.ndarray, block: int) -> int:

@@ -12,6 +12,8 @@ from skimage.morphology import skeletonize
 THICK = (
     48.0  # pixels; a shape of a greater half width is thinned at a lower resolution, or it would take minutes
 )
+ACUTE = 8.0  # half widths over which two crossing vessels may run as one
+STRAIGHT = -0.9  # cosine between the two branches of a vessel that goes straight on
 ROUNDS = 20  # of pruning, at most
 
 
@@ -197,14 +199,28 @@ def _spurs(graph: Graph, distance: np.ndarray) -> list[int]:
 
 
 def _crossings_joined(graph: Graph) -> Graph:
-    """Two nodes that lie within the vessels' width of each other become one: thinning splits a crossing."""
+    """Thinning splits a crossing into two nodes: they become one.
+
+    So do nodes that lie within the vessels' width of each other; farther apart, as where vessels cross at an
+    acute angle, two nodes of three branches each are a crossing if each branch goes straight on from one to
+    the other.
+    """
     first, second, bridges = [], [], set()
+    at = _branches(graph)
     for number, chain in enumerate(graph.chains):
         a, b = chain.nodes
         if min(a, b) < 0 or a == b:
             continue
         whole = np.vstack([graph.nodes[a], chain.pixels, graph.nodes[b]])
-        if chain_length(whole) <= max(graph.radius[a], graph.radius[b]) + 1:
+        radius = max(graph.radius[a], graph.radius[b])
+        length = chain_length(whole)
+        if length <= radius + 1 or (
+            length <= ACUTE * radius + 2
+            and _straight_on(
+                [heading for branch, heading in at[a] if branch != number],
+                [heading for branch, heading in at[b] if branch != number],
+            )
+        ):
             first.append(a)
             second.append(b)
             bridges.add(number)
@@ -224,3 +240,24 @@ def _crossings_joined(graph: Graph) -> Graph:
         if number not in bridges
     ]
     return Graph(chains, nodes, radius)
+
+
+def _branches(graph: Graph) -> dict[int, list[tuple[int, np.ndarray]]]:
+    """By node, the chains that begin there and their directions (2,), each over a few widths."""
+    at: dict[int, list[tuple[int, np.ndarray]]] = {node: [] for node in range(len(graph.nodes))}
+    for number, chain in enumerate(graph.chains):
+        for node, pixels in zip(chain.nodes, (chain.pixels, chain.pixels[::-1]), strict=True):
+            if node >= 0:
+                near, far = (int(n * graph.radius[node]) + n for n in (1, 4))
+                start, end = pixels[min(near, len(pixels) - 1)], pixels[min(far, len(pixels) - 1)]
+                way = end - start if len(pixels) > near + 3 else end - graph.nodes[node]
+                at[node].append((number, way / max(float(np.hypot(*way)), 1e-9)))
+    return at
+
+
+def _straight_on(here: list[np.ndarray], there: list[np.ndarray]) -> bool:
+    """Whether two branches here are the continuations of two there."""
+    if len(here) != 2 or len(there) != 2:
+        return False
+    cosine = np.array(here) @ np.array(there).T
+    return bool(min(max(cosine[0, 0], cosine[1, 1]), max(cosine[0, 1], cosine[1, 0])) < STRAIGHT)

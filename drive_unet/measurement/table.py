@@ -18,6 +18,8 @@ from drive_unet.measurement.skeleton import thinned
 from drive_unet.measurement.tracing import Segment, Trace, trace
 
 SHORTEST = 10.0  # pixels; a shorter piece between branch points has no tortuosity of its own
+# Boxes for the fractal dimension: of so many calibres, as thinning loses what is smaller, to so much of all.
+BOXES = 2.0, 6.0
 QUANTILES = (5, 25, 50, 75, 95)  # per cent of the length that is narrower
 WHOLE = "whole"
 ZONES = {"B": (1.0, 1.5), "C": (1.0, 2.5)}  # from the disc's centre, in diameters of the disc
@@ -209,15 +211,17 @@ def measure(
     traced = trace(vessels, None if probability is None else _coverage(vessels, probability, threshold))
     columns = np.flatnonzero(inside.any(0))
     rim = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-    values = {WHOLE: _region(vessels, inside, traced, rim, inside)}
+    points = _in_a_row(traced.segments)
+    values = {WHOLE: _region(vessels, inside, traced, points, rim)}
     values[WHOLE]["fractal_dimension"] = _dimension(vessels, traced, values[WHOLE]["calibre_mean"])
     if disc is not None:
         rows, cols = np.ogrid[: vessels.shape[0], : vessels.shape[1]]
         away = np.hypot(rows - disc.row, cols - disc.column) / disc.diameter
         for zone, (near, far) in ZONES.items():
-            values[zone] = _region(vessels, inside & (away >= near) & (away < far), traced, rim, inside)
-    widths, weights = _calibres(traced.segments, inside)
-    calibres = np.repeat(widths, np.maximum(np.rint(weights).astype(int), 0))
+            values[zone] = _region(vessels, inside & (away >= near) & (away < far), traced, points, rim)
+            del values[zone]["fractal_dimension"]  # a ring is too narrow for it
+    known = np.isfinite(points.width)
+    calibres = np.repeat(points.width[known], np.rint(points.length[known]).astype(int))
     return Measurements(values, calibres, float(columns[-1] - columns[0] + 1), scale, disc)
 
 
@@ -255,88 +259,106 @@ def _coverage(vessels: np.ndarray, probability: np.ndarray, threshold: float | N
     return np.where(vessels, cover.clip(0.5, 1), np.where(rim, cover.clip(0, 0.5), 0)).astype(np.float32)
 
 
+class _Points(NamedTuple):
+    """All centrelines' points in one row (N,), each with the length that belongs to it."""
+
+    places: np.ndarray  # (N, 2)
+    position: np.ndarray  # along its segment, in pixels
+    length: np.ndarray
+    width: np.ndarray
+    curvature: np.ndarray
+    segment: np.ndarray  # which one it belongs to
+    loop: np.ndarray  # whether that is closed, by segment
+
+
+def _in_a_row(segments: list[Segment]) -> _Points:
+    if not segments:
+        return _Points(np.empty((0, 2)), *np.empty((4, 0)), np.empty(0, int), np.empty(0, bool))
+    halves = [np.diff(segment.position) / 2 for segment in segments]
+    return _Points(
+        np.vstack([segment.points for segment in segments]),
+        np.concatenate([segment.position for segment in segments]),
+        np.concatenate([np.append(half, 0) + np.append(0, half) for half in halves]),
+        np.concatenate([segment.width for segment in segments]),
+        np.concatenate([segment.curvature for segment in segments]),
+        np.repeat(np.arange(len(segments)), [len(segment.points) for segment in segments]),
+        np.array([segment.closed for segment in segments]),
+    )
+
+
 def _region(
-    vessels: np.ndarray, region: np.ndarray, traced: Trace, rim: np.ndarray, fov: np.ndarray
+    vessels: np.ndarray, region: np.ndarray, traced: Trace, points: _Points, rim: np.ndarray
 ) -> dict[str, float]:
     """The measures of what lies in a region (H, W) bool of the field of view."""
-    area = int(region.sum())
     values = dict.fromkeys(MEASURES, float("nan"))
-    if region is not fov:
-        del values["fractal_dimension"]  # a ring is too narrow for it
+    area = int(region.sum())
     if area == 0:
         return values
+    inside = _at(points.places, region)
     values["area_density"] = float((vessels & region).sum()) / area
-    lengths = [_weights(segment)[_inside(segment.points, region)].sum() for segment in traced.segments]
-    values["length_density"] = float(sum(lengths)) / area
-    widths, weights = _calibres(traced.segments, region)
-    if len(widths):
-        mean = float(np.average(widths, weights=weights))
-        values["calibre_mean"] = mean
-        values["calibre_sd"] = float(np.sqrt(np.average((widths - mean) ** 2, weights=weights)))
-        order = np.argsort(widths)
-        share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
-        for quantile in QUANTILES:
-            values[f"calibre_{quantile}"] = float(np.interp(quantile / 100, share, widths[order]))
-    values["branch_points"] = float(_inside(traced.branch_points, region).sum())
+    values["length_density"] = float(points.length[inside].sum()) / area
+    known = inside & np.isfinite(points.width)
+    values |= _calibre(points.width[known], points.length[known])
+    values["branch_points"] = float(_at(traced.branch_points, region).sum())
     # where the field of view cuts a vessel off, the vessel does not end
-    ends = traced.end_points[_inside(traced.end_points, region)]
+    ends = traced.end_points[_at(traced.end_points, region)]
     typical = values["calibre_mean"] if np.isfinite(values["calibre_mean"]) else 1.0
-    at = np.rint(ends).astype(int).clip(0, np.array(rim.shape) - 1)
-    values["end_points"] = float((rim[at[:, 0], at[:, 1]] > 1.5 + typical / 2).sum())
-    pieces = [piece for segment in traced.segments for piece in _pieces(segment, region)]
-    arcs, chords, bends = np.array(pieces).reshape(-1, 3).T
-    long = (arcs >= SHORTEST) & (chords > 0)
+    values["end_points"] = float((_at(ends, rim) > 1.5 + typical / 2).sum())
+    arcs, chords, bends = _pieces(points, inside)
+    straight = (arcs >= SHORTEST) & (chords > 0)
+    if straight.any():
+        values["tortuosity"] = float(np.average((arcs / chords)[straight], weights=arcs[straight]))
+    long = arcs >= SHORTEST
     if long.any():
-        values["tortuosity"] = float(np.average(arcs[long] / chords[long], weights=arcs[long]))
-    bent = arcs >= SHORTEST
-    if bent.any():
-        values["curvature"] = float(np.average(bends[bent], weights=arcs[bent]))
+        values["curvature"] = float(np.average(bends[long], weights=arcs[long]))
     return values
 
 
-def _weights(segment: Segment) -> np.ndarray:
-    """How much of the centreline's length (N,) belongs to each of its points."""
-    half = np.diff(segment.position) / 2
-    return np.r_[half, 0] + np.r_[0, half]
-
-
-def _inside(points: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Which points (N,) lie in a region; those at the frame's edge count to the pixel there."""
+def _at(points: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values (H, W) at points (N, 2); those at the frame's edge have that of the pixel there."""
     rows, columns = np.rint(points).astype(int).reshape(-1, 2).T
-    return region[rows.clip(0, region.shape[0] - 1), columns.clip(0, region.shape[1] - 1)]
+    return values[rows.clip(0, values.shape[0] - 1), columns.clip(0, values.shape[1] - 1)]
 
 
-def _calibres(segments: list[Segment], region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Widths (N,) that are known in a region, and the length (N,) of centreline that has each."""
-    widths, weights = [np.empty(0)], [np.empty(0)]
-    for segment in segments:
-        known = np.isfinite(segment.width) & _inside(segment.points, region)
-        widths.append(segment.width[known])
-        weights.append(_weights(segment)[known])
-    return np.concatenate(widths), np.concatenate(weights)
+def _calibre(widths: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+    """Mean, spread and quantiles of widths (N,), each of which so much length has."""
+    if not lengths.sum() > 0:
+        return {}
+    mean = float(np.average(widths, weights=lengths))
+    spread = float(np.sqrt(np.average((widths - mean) ** 2, weights=lengths)))
+    order = np.argsort(widths)
+    narrower = (np.cumsum(lengths[order]) - lengths[order] / 2) / lengths.sum()
+    quantiles = np.interp(np.array(QUANTILES) / 100, narrower, widths[order]).tolist()
+    names = [f"calibre_{quantile}" for quantile in QUANTILES]
+    return {"calibre_mean": mean, "calibre_sd": spread, **dict(zip(names, quantiles, strict=True))}
 
 
-def _pieces(segment: Segment, region: np.ndarray) -> Iterator[tuple[float, float, float]]:
-    """Arc, chord and mean curvature of each stretch of a segment within a region, branch points left out.
+def _pieces(points: _Points, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arc, chord and mean curvature (P,) of each stretch of a segment in a region, without branch points.
 
     A loop's chord is 0: it has no tortuosity of this kind.
     """
-    there = np.isfinite(segment.curvature) & _inside(segment.points, region)
-    edges = np.flatnonzero(np.diff(np.r_[False, there, False].astype(np.int8)))
-    for start, stop in edges.reshape(-1, 2):
-        if stop - start < 3:
-            continue
-        arc = float(segment.position[stop - 1] - segment.position[start])
-        whole_loop = segment.closed and stop - start == len(segment.points)
-        chord = 0.0 if whole_loop else float(np.hypot(*(segment.points[stop - 1] - segment.points[start])))
-        bent = segment.curvature[start:stop]
-        bend = ((bent[1:] + bent[:-1]) / 2 * np.diff(segment.position[start:stop])).sum() / max(arc, 1e-9)
-        yield arc, chord, float(bend)
+    there = inside & np.isfinite(points.curvature)
+    belongs = np.where(there, points.segment + 1, 0)
+    change = np.flatnonzero(np.diff(belongs, prepend=0, append=0))
+    first, last = change[:-1], change[1:] - 1
+    kept = (belongs[first] > 0) & (last - first >= 2) if len(first) else np.empty(0, bool)
+    first, last = first[kept], last[kept]
+    arc = points.position[last] - points.position[first]
+    chord = np.hypot(*(points.places[last] - points.places[first]).T)
+    whole = np.bincount(points.segment, minlength=len(points.loop))[points.segment[first]] == last - first + 1
+    chord[points.loop[points.segment[first]] & whole] = 0
+    step = np.diff(points.position, append=0)
+    bent = np.nan_to_num(points.curvature)
+    turned = np.append(0, np.cumsum((bent + np.append(bent[1:], 0)) / 2 * step))
+    return arc, chord, (turned[last] - turned[first]) / np.maximum(arc, 1e-9)
 
 
 def _dimension(vessels: np.ndarray, traced: Trace, calibre: float) -> float:
     """The fractal dimension of the skeleton; of a shape that is hardly longer than wide, its own."""
-    length = sum(segment.length for segment in traced.segments)
-    slender = np.isfinite(calibre) and length > 3 * calibre
     mask = np.pad(vessels, 1)
-    return box_counting_dimension(thinned(mask, ndimage.distance_transform_edt(mask)) if slender else mask)
+    length = sum(segment.length for segment in traced.segments)
+    if not length > 3 * calibre:
+        return box_counting_dimension(mask)
+    skeleton = thinned(mask, ndimage.distance_transform_edt(mask))
+    return box_counting_dimension(skeleton, finest=BOXES[0] * calibre, coarsest=BOXES[1])

@@ -30,8 +30,8 @@ class Segment(NamedTuple):
     Attributes:
         points: (N, 2) float, (row, column) in pixels along the centreline, about one pixel apart.
         position: (N,) float, length of the centreline up to each point in pixels.
-        width: (N,) float in pixels, nan where it cannot be told, as within a branch point.
-        curvature: (N,) float in 1/pixel, 0 or more; nan within branch points and at free ends.
+        width: (N,) float in pixels, nan where it cannot be told, as within a branch point or at an end.
+        curvature: (N,) float in 1/pixel, 0 or more; nan within branch points.
         nodes: the numbers of the branch points at both ends, -1 for a free end.
         closed: a loop without a branch point.
     """
@@ -260,6 +260,11 @@ def _fitted(draft: _Draft, walls: _Walls) -> Segment:
     points = draft.points
     if draft.closed:
         points = np.vstack([points, points[:1]])
+    elif not draft.island:
+        if draft.nodes[0] < 0:
+            points = _onward(points[::-1], draft.reach, walls)[::-1]
+        if draft.nodes[1] < 0:
+            points = _onward(points, draft.reach, walls)
     steps = np.hypot(*np.diff(points, axis=0).T)
     points = points[np.r_[True, steps > 1e-3]]
     if len(points) < 2:
@@ -275,25 +280,25 @@ def _fitted(draft: _Draft, walls: _Walls) -> Segment:
     fitted = np.stack([y, x], 1)
     tangent = np.stack([dy, dx], 1) / speed[:, None]
 
-    before = after = np.empty((0, 2))
+    ends = [(np.empty((0, 2)), 0.0)] * 2
     if not draft.closed and draft.nodes[0] < 0:
-        before = _end(fitted[::-1], -tangent[::-1], -curvature[::-1], position[-1], draft.reach, walls)[::-1]
+        ends[0] = _end(fitted[::-1], -tangent[::-1], -curvature[::-1], draft.reach, walls)
     if not draft.closed and draft.nodes[1] < 0:
-        after = _end(fitted, tangent, curvature, position[-1], draft.reach, walls)
-    whole = np.vstack([before, fitted, after])
-    first = np.hypot(*np.diff(whole[: len(before) + 1], axis=0).T)
-    final = np.hypot(*np.diff(whole[len(before) + len(fitted) - 1 :], axis=0).T)
-    middle_part = first.sum() + position
-    position = np.r_[np.r_[0, np.cumsum(first)][:-1] if len(before) else [], middle_part]
-    position = np.r_[position, middle_part[-1] + np.cumsum(final)]
-    bent = np.r_[np.full(len(before), np.nan), np.abs(curvature), np.full(len(after), np.nan)]
+        ends[1] = _end(fitted, tangent, curvature, draft.reach, walls)
+    (before, first_bend), (after, last_bend) = ends
+    before = before[::-1]
+    ahead = np.hypot(*np.diff(np.vstack([before, fitted[:1]]), axis=0).T)
+    behind = np.hypot(*np.diff(np.vstack([fitted[-1:], after]), axis=0).T)
+    start = np.r_[0, np.cumsum(ahead)]
+    position = np.r_[start[:-1], start[-1] + position, start[-1] + position[-1] + np.cumsum(behind)]
+    bent = np.abs(np.r_[np.full(len(before), first_bend), curvature, np.full(len(after), last_bend)])
+    width = np.pad(np.zeros(len(fitted)), (len(before), len(after)), constant_values=np.nan)
     if draft.island:
         normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1)
-        width = float(np.nanmax(np.r_[0, walls.across(fitted, normal)[0]]))
-        if position[-1] < max(2.0, width / 2):  # a dot has no length
-            position = np.zeros_like(position)
+        if position[-1] < max(2.0, np.nanmax(np.r_[0, walls.across(fitted, normal)[0]]) / 2):
+            position = np.zeros_like(position)  # a dot has no length
         bent[:] = np.nan
-    return Segment(whole, position, np.full(len(whole), np.nan), bent, draft.nodes, draft.closed)
+    return Segment(np.vstack([before, fitted, after]), position, width, bent, draft.nodes, draft.closed)
 
 
 def _spline(points: np.ndarray, along: np.ndarray, closed: bool) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -321,28 +326,26 @@ def _end(
     points: np.ndarray,
     tangents: np.ndarray,
     curvature: np.ndarray,
-    length: float,
     reach: float,
     walls: _Walls,
-) -> np.ndarray:
-    """How a centreline goes on to where its vessel ends: points (N, 2) behind the last one.
+) -> tuple[np.ndarray, float]:
+    """How a centreline goes on to where its vessel ends: points (N, 2) beyond the last one, their curvature.
 
     Lines beside the centreline, bent as it is, are followed to the vessel's end. Where all are equally long
     the vessel is cut off there; where they draw half a circle, that is its rounded tip, and the centreline
     ends in the circle's middle.
     """
-    last, tangent = points[-1], tangents[-1]
-    normal = np.array([-tangent[1], tangent[0]])
     some = slice(-5, None)
     normals = np.stack([-tangents[some, 1], tangents[some, 0]], 1)
     width = walls.across(points[some], normals)[0]
-    width = (
-        float(np.nanmedian(width)) if np.isfinite(width).any() else 2 * float(walls.near(last[None])[0]) - 1
-    )
+    known = np.isfinite(width).any()
+    width = float(np.nanmedian(width)) if known else 2 * float(walls.near(points[-1:])[0]) - 1
     width = max(width, 1.0)
     recent = max(3, min(len(curvature), int(3 * width)))
     bend = float(np.clip(curvature[-recent:].mean(), -1 / (2 * width), 1 / (2 * width)))
-    bend = bend if abs(bend) > 1e-6 else 1e-6
+    bend = bend if abs(bend) > 1e-6 else 1e-6  # so that it can be divided by
+    last, tangent = points[-1], tangents[-1]
+    normal = np.array([-tangent[1], tangent[0]])
     beside = 0.38 * width * np.linspace(-1, 1, max(3, int(np.ceil(2 * width)) | 1))
     ahead = STEP * np.arange(int(np.ceil(reach / STEP)) + BEYOND + 1)
 
@@ -369,7 +372,41 @@ def _end(
     end = float(np.clip((far - roundness * arch).mean(), 0, ahead[-1]))
     count = int(np.ceil(end))
     steps = np.linspace(0, end, count + 1)[1:] if count else np.empty(0)
-    return place(steps, np.zeros_like(steps))
+    return place(steps, np.zeros_like(steps)), bend
+
+
+def _onward(points: np.ndarray, reach: float, walls: _Walls) -> np.ndarray:
+    """Points (N, 2), and more behind the last one, a pixel apart, while the walls keep their distance.
+
+    The last half width of these is given back: there a rounded tip may have begun.
+    """
+    if len(points) < 4:
+        return points
+    tangents = _tangents(points, False)[-5:]
+    width = walls.across(points[-5:], np.stack([-tangents[:, 1], tangents[:, 0]], 1))[0]
+    if not np.isfinite(width).any():
+        return points
+    width = float(np.nanmedian(width))
+    apart = max(1, min(int(1.5 * width), (len(points) - 1) // 2))
+    first, second = points[-1 - apart] - points[-1 - 2 * apart], points[-1] - points[-1 - apart]
+    turn = np.arctan2(first[1] * second[0] - first[0] * second[1], first @ second)
+    bend = float(np.clip(turn / apart, -1 / (2 * width), 1 / (2 * width))) if apart >= 5 else 0.0
+    behind = max(3, min(int(width), len(points) - 1))
+    trail = list(points)
+    for _ in range(int(reach)):
+        way = trail[-1] - trail[-1 - behind]
+        tangent = _turned(way / max(float(np.hypot(*way)), 1e-9), bend * behind / 2)
+        step, normal = trail[-1] + tangent, np.array([-tangent[1], tangent[0]])
+        across, offset = (float(value[0]) for value in walls.across(step[None], normal[None]))
+        if not (abs(across - width) <= max(0.15 * width, 0.6) and abs(offset) <= 0.3 * width):
+            break
+        trail.append(step + offset * normal)
+    return np.array(trail[: max(len(points), len(trail) - int(np.ceil(0.55 * width)))])
+
+
+def _turned(tangent: np.ndarray, angle: float) -> np.ndarray:
+    """A tangent turned as a centreline's is that has bent by so much, in radians."""
+    return np.cos(angle) * tangent - np.sin(angle) * np.array([-tangent[1], tangent[0]])
 
 
 def _with_widths(
@@ -387,8 +424,6 @@ def _with_widths(
         start = part.stop
         unknown = _within(segment.points, segment.nodes, nodes, radius)
         bent = np.where(unknown, np.nan, segment.curvature)
-        own = width[part].copy()
-        island = np.isnan(segment.curvature).all()
-        own[unknown | (np.isnan(segment.curvature) & ~island)] = np.nan
+        own = np.where(unknown | np.isnan(segment.width), np.nan, width[part])
         finished.append(segment._replace(width=own, curvature=bent))
     return finished
