@@ -15,6 +15,20 @@ matplotlib.use("Agg")  # this process only: tests open no window
 CELL_TIMEOUT = 300  # seconds; a kernel that died would otherwise be waited for until nbval's 2000
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share a run of everything among the cores, a notebook or a file to each, if pytest-xdist is there.
+
+    Threads of two processes that want the same cores take several times as long as one thread each.
+    """
+    option = config.option
+    everything = config.args_source is config.ArgsSource.TESTPATHS
+    alone = option.collectonly or option.usepdb or "PYTEST_XDIST_WORKER" in os.environ
+    if everything and not alone and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses, option.dist = min(4, os.cpu_count() or 1), "loadscope"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Set nbval's options where nbval is installed and the command line does not name its own."""
     option = config.option
