@@ -41,6 +41,7 @@ from .preprocessing import prepare as prepare
 from .preprocessing import standardise as standardise
 from .presets import PRESETS as PRESETS
 from .presets import train as train
+from .training import diagnose as diagnose
 from .training import fit as fit
 from .widgets import check as check
 from .widgets import explore as explore

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
-from torch import Tensor
 
 from drive_unet.augmentation import training_transform
 from drive_unet.data.dataset import DRIVEDataset
@@ -30,9 +29,10 @@ from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
 from drive_unet.training.averages import moving_average
 from drive_unet.training.checkpoints import BEST, Checkpoints, left_by_a_run, settings_of, written_into
-from drive_unet.training.processes import accelerated, batches, callers_generators, draw_for
+from drive_unet.training.processes import accelerated, batches, callers_generators, draw_for, names_of_a_step
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
+from drive_unet.training.watch import Watch
 
 
 @dataclass
@@ -210,26 +210,29 @@ def fit(
         shown = progress and accelerator.is_main_process
         steps_bar = bar(total=steps, initial=done, desc="training", unit="step", shown=shown)
         network.train()
+        names = names_of_a_step(train, batch_size, steps, seed, accelerator)
+        watch = Watch(model, lr, names, accelerator)
         try:
             stream = batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
             for step, batch in enumerate(stream, start=done + 1):
                 if run.stopped_early:
                     break
+                watch.labels(batch, step)
                 draw_for(seed, step, accelerator.process_index)
+                image = standardise(batch.image, batch.fov, batch.levels)
                 with accelerator.autocast():
-                    logits = network(standardise(batch.image, batch.fov, batch.levels))
+                    logits = network(image)
                 value = loss(logits, batch.vessels, batch.fov)
-                row = {
-                    "step": step,
-                    "loss": _finite(value, step, lr, accelerator),
-                    "lr": schedule.get_last_lr()[0],
-                }
+                shown_loss = watch.loss(value, image, step)
+                row = {"step": step, "loss": shown_loss, "lr": schedule.get_last_lr()[0]}
                 optimizer.zero_grad()
                 accelerator.backward(value)
                 optimizer.step()
                 schedule.step()
                 keeper.update()
                 run.history.append(row)
+                watch.progress(run.recent_loss, step)
+                watch.predictions(logits, batch, step)
                 if step % validate_every == 0 or step == steps:
                     if validation is not None:
                         _refuse_shared(train, validation)  # a stream's eyes are known since they were painted
@@ -343,16 +346,6 @@ def refuse_to_replace(folder: Path) -> None:
             f"{folder} holds {kept[0]} of an earlier run: go on with resume=True, replace it with "
             "overwrite=True, or name another folder"
         )
-
-
-def _finite(value: Tensor, step: int, lr: float, accelerator: Accelerator) -> float:
-    """The mean loss of all processes, which so fail together."""
-    shown = accelerator.reduce(value.detach(), "mean").item()
-    if not math.isfinite(shown):
-        raise FloatingPointError(
-            f"the loss is {shown} at step {step}; try a lower lr than {lr:g} or mixed_precision='no'"
-        )
-    return shown
 
 
 def _refuse_unlabelled(train: DRIVEDataset, validation: DRIVEDataset | None) -> None:

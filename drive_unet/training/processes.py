@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -137,3 +137,17 @@ def batches(
     loader = DataLoader(stream, batch_sampler=own, num_workers=num_workers, collate_fn=collate)
     for batch in loader:
         yield send_to_device(batch, accelerator.device)
+
+
+def names_of_a_step(
+    train: DRIVEDataset, batch_size: int, steps: int, seed: int, accelerator: Accelerator
+) -> Callable[[int], list[str]]:
+    """Tells of a step, from 1, which photographs this process takes its patches from."""
+    a_step = batch_size * accelerator.num_processes
+
+    def names(step: int) -> list[str]:
+        first = (step - 1) * a_step + accelerator.process_index * batch_size
+        indices = train.order(steps * a_step, seed)[first : first + batch_size].tolist()
+        return [train.names[index] for index in dict.fromkeys(indices)]
+
+    return names
