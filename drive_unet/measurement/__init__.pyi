@@ -1,5 +1,11 @@
 from .fractal import box_counting_dimension as box_counting_dimension
+from .intervals import calibrate as calibrate
+from .intervals import measure_flips as measure_flips
+from .intervals import packaged_calibration as packaged_calibration
+from .intervals import save_calibration as save_calibration
+from .intervals import with_spread as with_spread
 from .table import MEASURES as MEASURES
+from .table import ZONES as ZONES
 from .table import Disc as Disc
 from .table import Measurements as Measurements
 from .table import measure as measure

@@ -253,7 +253,7 @@ def _coverage(vessels: np.ndarray, probability: np.ndarray, threshold: float | N
         below = probability[rim]
         lowest = float(probability[vessels].min())
         threshold = (lowest + float(below[below < lowest].max(initial=0))) / 2
-    slope = np.hypot(*np.gradient(probability))
+    slope = np.hypot(*(_steepest(probability, axis) for axis in (0, 1)))
     cover = 0.5 + (probability - threshold) / np.maximum(slope, 1e-3)
     # the mask has the last word: a vessel's pixel is at least half covered, another at most half
     return np.where(vessels, cover.clip(0.5, 1), np.where(rim, cover.clip(0, 0.5), 0)).astype(np.float32)
@@ -284,6 +284,15 @@ def _in_a_row(segments: list[Segment]) -> _Points:
         np.repeat(np.arange(len(segments)), [len(segment.points) for segment in segments]),
         np.array([segment.closed for segment in segments]),
     )
+
+
+def _steepest(values: np.ndarray, axis: int) -> np.ndarray:
+    """The greater of the differences to both neighbours along an axis, (H, W)."""
+    step = np.abs(np.diff(values, axis=axis))
+    none = [(0, 0), (0, 0)]
+    before, after = list(none), list(none)
+    before[axis], after[axis] = (1, 0), (0, 1)
+    return np.maximum(np.pad(step, before), np.pad(step, after))
 
 
 def _region(

@@ -16,7 +16,7 @@ from scipy import interpolate, ndimage
 
 from drive_unet.measurement.skeleton import Chain, skeleton_graph
 
-NOISE = 0.3  # pixels; square pixels alone move the middle between the walls by so much, and no curve follows
+STRAIGHT, BENT = 0.3, 0.2  # pixels; square pixels alone move the middle between the walls by so much or more
 PINHOLE = 4  # pixels; a hole of no more is noise and would be a loop
 STEP = 0.25  # pixels between samples across a vessel
 BEYOND = 3  # samples beyond a wall in which its blur fades
@@ -302,23 +302,23 @@ def _fitted(draft: _Draft, walls: _Walls) -> Segment:
 
 
 def _spline(points: np.ndarray, along: np.ndarray, closed: bool) -> Callable[[np.ndarray, int], np.ndarray]:
-    """A straight line, a parabola or a cubic spline of few knots: the first that is within `NOISE`.
+    """A straight line, a parabola or a cubic spline of few knots: the first within what pixels account for.
 
     Returns:
         gives at positions (M,), for order 0, 1 or 2, the curve's points or derivatives (2, M).
     """
     count = len(points)
-    allowed = count * NOISE**2
     if not closed:
         for degree in range(1, min(2, count - 1) + 1):
             line = np.polynomial.polynomial.polyfit(along / along[-1], points, degree)
             derivatives = [line, *(np.polynomial.polynomial.polyder(line, order) for order in (1, 2))]
             fitted = np.polynomial.polynomial.polyval(along / along[-1], line)
-            if np.square(points.T - fitted).sum() <= allowed or count <= degree + 2:
+            allowed = STRAIGHT if degree == 1 else BENT
+            if np.square(points.T - fitted).sum() <= count * allowed**2 or count <= degree + 2:
                 return lambda at, order: (
                     np.polynomial.polynomial.polyval(at / along[-1], derivatives[order]) / along[-1] ** order
                 )
-    spline, _ = interpolate.splprep(points.T, u=along, k=3, s=allowed, per=closed, quiet=2)
+    spline, _ = interpolate.splprep(points.T, u=along, k=3, s=count * BENT**2, per=closed, quiet=2)
     return lambda at, order: np.array(interpolate.splev(at, spline, der=order))
 
 
