@@ -3,7 +3,7 @@
     python benchmarks/histograms.py --data DRIVE
     python benchmarks/histograms.py --data embedded
 
-Printed are the labelled training photographs' histograms as Python, ready to be pasted into notebook 01: per
+Printed are the labelled training photographs' histograms as Python, ready to be pasted into notebook A: per
 mille of the pixels in sixteen bins of sixteen grey levels. Budget: seconds.
 """
 

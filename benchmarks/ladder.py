@@ -12,7 +12,7 @@ optimiser and schedule together.
 A run is a fold and a seed. It takes fourteen trainings of eight 256x256 pictures a step: rows 14 and 15 cost
 none, because they read the network of row 13 in another way. A ladder that was stopped goes on where it was;
 several processes started with the same line share the trainings. Every call ends with the table of what is
-finished. Row 3 costs as much as all others together: `--rungs` leaves it out.
+finished. Row 3 costs about a quarter of it all: `--rungs` leaves it out.
 
 Protocol: every photograph of DRIVE's training set that a fold holds out is scored by networks that learned
 from the 16 others: inside the FOV, at native size, pixels pooled over the fold; clDice is the mean over its

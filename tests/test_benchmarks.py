@@ -8,6 +8,7 @@ import types
 from dataclasses import fields, replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from builders import SIZE, write_drive
@@ -260,3 +261,25 @@ def test_few_shots_compares_both_starts_on_the_same_photographs(benchmark_named,
         ("painted first", k): [painted | {"seed": 3}], ("random weights", k): [random | {"seed": 3}],
     }))  # fmt: skip
     assert float(table[str(k)][-1]) == pytest.approx(painted["Dice"] - random["Dice"], abs=1e-4)
+
+
+# ---------------------------------------------------------------------- labels
+
+
+def test_labels_says_what_the_files_hold(benchmark_named, copy, photographs):
+    labels = benchmark_named("labels")
+    facts = labels.facts(benchmark_named("records").labelled(str(copy)))
+    vessels, fovs = photographs.vessels, photographs.fovs
+    inside = sum(int((v & f).sum()) for v, f in zip(vessels, fovs, strict=True))
+    assert facts["vessels, of the field of view"] == pytest.approx(inside / sum(int(f.sum()) for f in fovs))
+    assert facts["labelled pixels outside"] == sum(int(v.sum()) for v in vessels) - inside
+    lines = sum(int(v.sum()) for v in vessels) / sum(v.size for v in vessels)
+    assert facts["empty prediction, whole frame: accuracy"] == pytest.approx(1 - lines)
+    assert facts["centreline one pixel wide"] > 0.9, "the copy's vessels are lines"
+
+
+def test_the_articles_accuracy_of_a_label_that_the_squash_makes_grey(benchmark_named):
+    half = [[False, True] * 256] * 512  # every second column: all grey
+    black = [[False] * 512] * 512
+    for mask, expected in ((half, (0.0, 0.0)), (black, (1.0, 1.0))):
+        assert benchmark_named("labels").article_accuracy([np.array(mask)]) == expected

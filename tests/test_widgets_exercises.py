@@ -210,7 +210,8 @@ def verdict_on(capsys, exercise, answer, **given):
 
 
 def test_00_1_the_window_of_a_longer_chain(capsys):
-    assert verdict_on(capsys, "00-1", 10) == "Right."
+    for right in (10, (10, 10)):
+        assert verdict_on(capsys, "00-1", right) == "Right."
     assert verdict_on(capsys, "00-1", 8).startswith("Not yet: Hint")
 
 
@@ -236,10 +237,24 @@ def test_00_3_an_accuracy_inside_the_field_of_view(capsys):
     def everywhere(prediction, label, fov):
         return (prediction == label).sum() / label.shape[0] / label.shape[1]
 
-    assert verdict_on(capsys, "00-3", right) == "Right."
+    def of_arrays(prediction, label, fov):
+        return np.mean((prediction == label)[fov].astype(float))
+
+    for answer in (right, of_arrays, lambda p, label, fov: (p == label)[fov].float().mean()):
+        assert verdict_on(capsys, "00-3", answer) == "Right."
     assert verdict_on(capsys, "00-3", everywhere).startswith("Not yet: it counts the whole frame.")
     assert verdict_on(capsys, "00-3", lambda *masks: 0.8).startswith("Not yet: ")
     assert verdict_on(capsys, "00-3", lambda *masks: ...) == "Not answered yet."
+
+
+# ---------------------------------------------------------------------------------------------- notebook 04
+
+
+def test_04_1_the_price_of_not_knowing(capsys):
+    for right in (0.69, 0.6931):
+        assert verdict_on(capsys, "04-1", right) == "Right."
+    for wrong in (0.5, 1, 0.3):
+        assert verdict_on(capsys, "04-1", wrong).startswith("Not yet: Hint")
 
 
 # ---------------------------------------------------------------------------------------------- notebook 05
@@ -284,7 +299,12 @@ def test_05_3_a_bootstrap_interval(capsys):
     def of_the_values(values):
         return tuple(np.percentile(values, (2.5, 97.5)))
 
+    def narrow(values):  # the 90 % interval
+        draws = np.random.default_rng(1).choice(values, (1000, len(values))).mean(axis=1)
+        return tuple(np.percentile(draws, (5, 95)))
+
     assert verdict_on(capsys, "05-3", right) == "Right."
+    assert "wide where about" in verdict_on(capsys, "05-3", narrow)
     assert "wide where about" in verdict_on(capsys, "05-3", of_the_values)
     assert "it makes 0.100 to 0.200" in verdict_on(capsys, "05-3", lambda values: (0.1, 0.2))
     assert verdict_on(capsys, "05-3", lambda values: ...) == "Not answered yet."

@@ -35,7 +35,7 @@ def _focal(function) -> bool | str:
 
 
 EXERCISES = {
-    "04-1": Exercise(near(math.log(2), 0.001), "sigmoid(0) is one half, and the charge is -log of it"),
+    "04-1": Exercise(near(math.log(2), 0.005), "sigmoid(0) is one half, and the charge is -log of it"),
     "04-2": Exercise(_focal, "q is sigmoid(logits) where there is a vessel, sigmoid(-logits) elsewhere"),
     "04-3": Exercise(
         lambda rate: 2e-3 <= rate <= 6e-2,

@@ -34,7 +34,7 @@ def _interval(function) -> bool | str:
         theory = 2 * 1.96 * values.std() / count**0.5
         if not low < values.mean() < high:
             return f"of {count} scores with the mean {values.mean():.3f} it makes {low:.3f} to {high:.3f}"
-        if not 0.7 < (high - low) / theory < 1.3:
+        if not 0.88 < (high - low) / theory < 1.12:
             return f"of {count} scores it is {high - low:.3f} wide where about {theory:.3f} is to be expected"
     return True
 
