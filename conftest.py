@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         option.nbval_current_env = True
     if option.nbval_cell_timeout == 2000:
         option.nbval_cell_timeout = CELL_TIMEOUT
+    # Kernels inherit it: reading files takes long enough for a progress bar on a busy machine only.
+    os.environ.setdefault("DRIVE_UNET_BAR_DELAY", "600")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tqdm import auto, std
 
 SECONDS = 30.0  # between two lines in a log
+PATIENCE = "DRIVE_UNET_BAR_DELAY"  # variable of the environment: seconds until a bar that waits may appear
 
 
 def bar(items: Iterable | None = None, *, shown: bool = True, **settings: Any) -> std.tqdm:
@@ -19,6 +21,8 @@ def bar(items: Iterable | None = None, *, shown: bool = True, **settings: Any) -
         shown: False shows nothing.
         settings: of ``tqdm``, such as ``desc``, ``unit`` and ``total``.
     """
+    if "delay" in settings and PATIENCE in os.environ:  # a notebook's output must not depend on the machine
+        settings["delay"] = float(os.environ[PATIENCE])
     in_notebook = auto.notebook_tqdm is not std.tqdm
     if not shown or in_notebook or sys.stderr.isatty():
         return auto.tqdm(items, disable=not shown, **settings)

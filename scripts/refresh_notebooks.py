@@ -66,7 +66,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, timeout: int) -> None
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
-    environment = {**os.environ, "DRIVE_UNET_DATA": "embedded"}
+    environment = {**os.environ, "DRIVE_UNET_DATA": "embedded", "DRIVE_UNET_BAR_DELAY": "600"}
     environment.pop("MPLBACKEND", None)  # the kernel would show no figure
     client.execute(
         env=environment, stderr=subprocess.DEVNULL

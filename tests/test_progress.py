@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 
 import pytest
 
@@ -47,3 +48,13 @@ def test_a_terminal_has_its_bar_and_what_is_not_shown_is_silent(stderr):
         stderr(stream)
         assert sum(progress.bar([1, 2], shown=False)) == 3
         assert stream.getvalue() == ""
+
+
+def test_a_bar_that_waits_can_be_told_to_wait_longer(stderr, monkeypatch):
+    for seconds, begun in (("0", True), ("600", False)):
+        monkeypatch.setenv(progress.PATIENCE, seconds)
+        terminal = stderr(Terminal())
+        waiting = progress.bar(range(3), desc="decoding", unit="image", delay=0.01, mininterval=0)
+        for _ in waiting:
+            time.sleep(0.02)
+        assert ("decoding" in terminal.getvalue()) is begun
