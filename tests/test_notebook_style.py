@@ -27,7 +27,7 @@ NOT_YET: dict[str, set[str]] = {
     "executed": set(),
     "parts": set(),
     "exercises": set(),
-    "lengths": {"02_preprocessing", "04_training"},
+    "lengths": {"04_training"},
     "measured": set(),
     "solved": set(),
 }
