@@ -24,7 +24,7 @@ from drive_unet.painter.painting import make_dataset, paint
 from drive_unet.painter.store import PLAIN, image_seed
 from drive_unet.presets import Preset
 
-COMMANDS = ("demo", "train", "evaluate", "predict", "synthesize")
+COMMANDS = ("demo", "train", "evaluate", "audit", "submit", "predict", "synthesize")
 TINY = Preset("for tests", network={"widths": (8, 8)}, steps=3, batch_size=2, patch_size=32)
 LETTERS = "abcd"
 
@@ -775,7 +775,8 @@ def test_any_error_is_a_line_and_debug_shows_where(command, monkeypatch, capsys)
         raise AssertionError
 
     monkeypatch.setattr(command_line, "_later", lambda *names: breaks)
-    needed = {"train": ["--out", "x"], "predict": ["x", "--out", "y"], "synthesize": ["x"]}.get(command, [])
+    needed = {"train": ["--out", "x"], "predict": ["x", "--out", "y"], "synthesize": ["x"]}
+    needed = (needed | {"audit": ["x"], "submit": ["x"]}).get(command, [])
     assert "AssertionError (--debug shows where)" in refused(capsys, command, *needed)
     assert done(command, *needed, "--debug") == 1
     shown = capsys.readouterr().err

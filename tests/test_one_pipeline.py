@@ -11,6 +11,7 @@ from builders import write_files
 from drive_unet import DRIVEDataset, UNet, evaluate, predict_all
 from drive_unet.commands.main import main
 from drive_unet.data.reading import read_prediction
+from drive_unet.evaluation.results import KEYS, plain
 from drive_unet.painter.painting import paint
 from drive_unet.preprocessing.prepare import Preprocessing
 
@@ -69,7 +70,7 @@ def done(*arguments):
 def scores(capsys, *arguments):
     capsys.readouterr()
     done("evaluate", *arguments, "--json")
-    return json.loads(capsys.readouterr().out)["evaluations"]
+    return json.loads(capsys.readouterr().out)
 
 
 def test_half_and_double_size_are_resampled_and_native_size_is_not(trips):
@@ -87,20 +88,21 @@ def test_three_ways_to_a_score_agree(trips, kind, passes, tmp_path, capsys):
     flips = ["--tta"] if passes == "four flips" else []
     assert all(0 < value < 1 for value in (expected.pooled[key] for key in ("AUC", "Dice", "Acc", "Se")))
 
-    (weights,) = scores(capsys, "--weights", trip.weights, *data, *flips)
+    weights = scores(capsys, "--weights", trip.weights, *data, *flips)
     assert weights["threshold"] == expected.threshold
-    assert weights["pooled"] == pytest.approx(expected.pooled, abs=1e-6)
-    for row, known in zip(weights["per_image"], expected.to_dict()["per_image"], strict=True):
-        assert row.pop("name") == known.pop("name")
-        assert row == pytest.approx(known, abs=1e-6)
+    assert {key: weights[key] for key in KEYS.values()} == pytest.approx(plain(expected.pooled), abs=1e-6)
+    for row, known in zip(weights["per_image"], expected.per_image, strict=True):
+        assert row["name"] == known["name"]
+        assert {key: row[key] for key in KEYS.values()} == pytest.approx(plain(known), abs=1e-6)
 
     out = tmp_path / "out"
     done("predict", trip.folder / "data" / "images", "--out", out, "--weights", trip.weights, *flips)
-    cut = ("--threshold", expected.threshold)
-    vessels, probability = scores(capsys, out, *data, *cut)
-    assert {key: vessels["pooled"][key] for key in OF_MASKS} == pytest.approx(
+    vessels = scores(capsys, out, *data)  # both kinds of file: segmentations are scored as they are
+    assert {key: vessels[KEYS[key]] for key in OF_MASKS} == pytest.approx(
         {key: expected.pooled[key] for key in OF_MASKS}, abs=1e-6
     )
+    assert vessels["threshold"] == expected.threshold  # recorded by predict
+    probability = scores(capsys, out, *data, "--threshold", expected.threshold)
 
     # Maps of probability are rounded to 16 bits and to nothing else: half a step off at most, and their
     # scores are those of maps rounded in Python. AUC and AP change where two pixels fall on one level.
@@ -109,9 +111,10 @@ def test_three_ways_to_a_score_agree(trips, kind, passes, tmp_path, capsys):
         np.testing.assert_allclose(written, probable, atol=0.5 / 65535 + 1e-7)
     rounded = [np.round(m * 65535).astype(np.float32) / np.float32(65535) for m in trip.maps[passes]]
     by_hand = evaluate(rounded, trip.photographs, threshold=expected.threshold)
-    assert probability["pooled"] == pytest.approx(by_hand.pooled, abs=1e-6)
+    rows = {key: probability[key] for key in KEYS.values()}
+    assert rows == pytest.approx(plain(by_hand.pooled), abs=1e-6)
     for key in ("AUC", "AP"):
-        assert probability["pooled"][key] == pytest.approx(expected.pooled[key], abs=1e-4)
+        assert probability[KEYS[key]] == pytest.approx(expected.pooled[key], abs=1e-4)
 
 
 def test_the_two_thresholds_and_the_masks_make_a_difference(trips):

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
         scored.evaluation,
         photographs,
         dataset.kind,
-        training=_training(dataset, split),
+        training=training_of(dataset, split),
         seen=[name for part in scored.parts for name in part.seen or ()],
     )
     everything = result(
@@ -75,13 +75,24 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.csv:
         scored.evaluation.to_csv(options.csv)
+    if options.report:
+        from drive_unet.evaluation.reporting import report  # here: it loads Matplotlib
+
+        report(
+            options.report,
+            scored.evaluation,
+            photographs,
+            result=everything,
+            observer=observer,
+        )
     if options.json:
         print(json.dumps(everything, indent=1, allow_nan=False))
         return
     print(f"{len(photographs)} photographs, {dataset.title} {split}: {listed(photographs.names, 20)}\n")
     print(_text(scored, observer, against, photographs, suspicions, everything))
-    if options.csv:
-        print(f"Written: {options.csv}")
+    for path in (options.csv, options.report):
+        if path:
+            print(f"Written: {path}")
 
 
 def labelled(dataset: DriveFolder, split: str | None) -> tuple[str, DRIVEDataset]:
@@ -195,7 +206,8 @@ def _against(
     return _of_weights(other, dataset, photographs).evaluation
 
 
-def _training(dataset: DriveFolder, split: str) -> DRIVEDataset | None:
+def training_of(dataset: DriveFolder, split: str) -> DRIVEDataset | None:
+    """The training photographs, where others are scored; None else."""
     if split == "train" or not dataset.training:
         return None
     return DRIVEDataset.from_pairs(dataset.training, smooth=dataset.smooth)

@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"drive-unet {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_check_data, _add_train, _add_evaluate, _add_predict, _add_synthesize):
+    adders = (_add_demo, _add_check_data, _add_train, _add_evaluate, _add_audit, _add_submit, _add_predict)
+    for add in (*adders, _add_synthesize):
         add(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -207,6 +208,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("--device", metavar="D", help=DEVICE)
     evaluate.add_argument(
+        "--report", metavar="FILE", type=Path, help="write a report as one HTML file that opens offline"
+    )
+    evaluate.add_argument(
         "--csv", metavar="FILE", type=Path, help="write the scores photograph by photograph as CSV"
     )
     evaluate.add_argument(
@@ -216,6 +220,48 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "threshold as plain numbers; intervals, per_image, protocols, second_observer and guards beside them",
     )
     evaluate.set_defaults(run=_later("evaluate"))
+
+
+def _add_audit(commands: argparse._SubParsersAction) -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="score predictions made with any program by every habit in print, and say what each adds",
+        description="Score one set of predictions inside the field of view and by the other ways that papers "
+        "and repositories use: a verdict first, then a row each, what it adds to each score and why.",
+    )
+    audit.add_argument("predictions", metavar="PREDICTIONS", help="folder of predictions, as for evaluate")
+    audit.add_argument("--data", metavar="DIR", help=DATA)
+    audit.add_argument(
+        "--split", choices=("train", "test"), help="by default test if it has labels, else train"
+    )
+    audit.add_argument(
+        "--threshold",
+        metavar="T",
+        type=_share,
+        help="where probabilities are cut, chosen before these photographs were seen; by default the one "
+        "that drive-unet predict recorded, else 0.5",
+    )
+    audit.add_argument(
+        "--report", metavar="FILE", type=Path, help="write a report as one HTML file that opens offline"
+    )
+    audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    audit.set_defaults(run=_later("audit"))
+
+
+def _add_submit(commands: argparse._SubParsersAction) -> None:
+    submit = commands.add_parser(
+        "submit",
+        help="pack predictions of the test photographs as a challenge takes them",
+        description="Write a zip of black-and-white PNGs, named and sized as the test photographs, for the "
+        "Grand Challenge of DRIVE; checked before it is written, and read back.",
+    )
+    submit.add_argument("predictions", metavar="PREDICTIONS", help="folder of predictions, as for evaluate")
+    submit.add_argument("--data", metavar="DIR", help=DATA)
+    submit.add_argument("--threshold", metavar="T", type=_share, help="cut the probabilities here")
+    submit.add_argument(
+        "--out", metavar="FILE", type=Path, default=Path("submission.zip"), help="default: %(default)s"
+    )
+    submit.set_defaults(run=_later("submit"))
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:

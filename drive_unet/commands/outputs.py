@@ -151,7 +151,7 @@ class Outputs:
                     if "photograph" in entry:
                         self.rows[entry["photograph"]] = dict(entry["row"])
                         continue
-                    entry["made_of"].keys(), entry["facts"].keys()
+                    entry["made_of"].keys(), entry.setdefault("facts", {}).keys()
                     keys = ("file", "sha256", "made_of", "facts")
                     self._entries[entry["file"]] = {key: entry[key] for key in keys}
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -172,7 +172,10 @@ class Outputs:
 
 def facts(folder: Path) -> dict[str, dict[str, Any]]:
     """What the record of a folder knows of its files, by name; nothing of those that were changed since."""
-    entries = Outputs(folder)._entries if (folder / RECORD).is_file() else {}
+    try:
+        entries = Outputs(folder)._entries if (folder / RECORD).is_file() else {}
+    except DataError:  # somebody else's file of that name
+        return {}
     return {
         name: entry["facts"]
         for name, entry in entries.items()

@@ -1,3 +1,5 @@
+from .auditing import Audit as Audit
+from .auditing import audit as audit
 from .evaluator import Comparison as Comparison
 from .evaluator import Evaluation as Evaluation
 from .evaluator import compare as compare
@@ -12,6 +14,7 @@ from .guarding import guards as guards
 from .kinds import arteries_and_veins as arteries_and_veins
 from .records import Labels as Labels
 from .records import Prediction as Prediction
+from .reporting import report as report
 from .results import differences as differences
 from .results import result as result
 from .results import trust as trust

@@ -397,7 +397,7 @@ def _score(
     kinds: Kinds | None = None,
 ) -> Evaluation:
     pixels, records, frame, beyond = Pool(), [], [], Pool()
-    for (image, labels), prediction, cut in zip(_labels(dataset), predictions, cuts, strict=True):
+    for (image, labels), prediction, cut in zip(labels_of(dataset), predictions, cuts, strict=True):
         known = labels._replace(fov=labels.fov if inside_fov else None)
         if not thorough:
             known = known._replace(second=None)
@@ -416,7 +416,8 @@ def _score(
     return replace(evaluation, whole_frame=_pooled(name, frame, source, False, beyond))
 
 
-def _labels(dataset: DRIVEDataset) -> Iterator[tuple[str, Labels]]:
+def labels_of(dataset: DRIVEDataset) -> Iterator[tuple[str, Labels]]:
+    """The labels of each photograph with its name, read when it is its turn."""
     masks = dataset.vessels, dataset.fovs, dataset.second_observer
     for index, name in enumerate(dataset.names):
         yield name, Labels(*(kind[index] for kind in masks))

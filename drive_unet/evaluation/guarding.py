@@ -157,12 +157,16 @@ def threshold_from_test(evaluation: Evaluation) -> list[Guard]:
 
 
 def _repeats(mask: np.ndarray) -> bool:
-    """Whether so many rows with vessels equal the one above as enlarging makes, and drawing does not."""
-    above, below = mask[:-1], mask[1:]
-    drawn = (above.any(axis=1)) & (below.any(axis=1))
-    if drawn.sum() < 20:
+    """Whether rows repeat as regularly as enlarging repeats them; drawn vessels rarely have equal rows."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if len(rows) < 20:
         return False
-    return bool((above[drawn] == below[drawn]).all(axis=1).mean() > 0.2)
+    part = mask[rows[0] : rows[-1] + 1]
+    same = (part[1:] == part[:-1]).all(axis=1)
+    # Enlarged by less than 2, every so many rows one is the same; by more, every so many rows one is not.
+    return any(len(at) >= 10 and np.ptp(np.diff(at)) <= 1 for at in map(np.flatnonzero, (same, ~same))) and (
+        same.mean() > 0.05
+    )
 
 
 def sentences(items: Iterable[Guard]) -> str:

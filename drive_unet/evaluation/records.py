@@ -53,6 +53,7 @@ class Record:
         calibration: its pixels by probability, for reliability; None for finished segmentations.
         observers: pixels by who called them vessel, (8,) int64: 4 first observer + 2 second + 1 prediction;
             None without a second observer.
+        packed: what was called vessel, a bit a pixel, and its shape, for reports; see `drawn`.
     """
 
     name: str
@@ -62,6 +63,15 @@ class Record:
     structure: Structure | None = None
     calibration: Calibration | None = None
     observers: np.ndarray | None = None
+    packed: tuple[np.ndarray, tuple[int, int]] | None = None
+
+    @property
+    def drawn(self) -> np.ndarray | None:
+        """What was called vessel, (H, W) bool; None where it was not kept."""
+        if self.packed is None:
+            return None
+        bits, (height, width) = self.packed
+        return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
 
     def row(self) -> dict[str, Any]:
         """The scores with the photograph's name, for tables."""
@@ -117,6 +127,7 @@ def record(
         detail,
         calibration(values, truth) if thorough and ranked else None,
         observers,
+        (np.packbits(mask.astype(bool)), mask.shape) if thorough else None,
     )
 
 

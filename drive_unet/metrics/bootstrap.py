@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap
 
 from drive_unet.metrics.exact import SCORES, Confusion
 from drive_unet.metrics.streaming import COARSE, bin_error
@@ -135,6 +134,8 @@ def intervals(
         Lower and upper ends (2, K); nan for fewer than `FEWEST` photographs, and where the score is not
         defined for all draws.
     """
+    from scipy.stats import DegenerateDataWarning, bootstrap  # here: they load for most of a second
+
     identity = np.eye(count)
     point = statistic(np.ones((1, count)))[:, 0]
     if count < FEWEST:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
 from drive_unet.metrics.pixels import binary
@@ -20,7 +21,6 @@ CALIBRES = ("up to 2 px", "3 to 4 px", "5 to 6 px", "7 px or more")
 _EDGES = (2.5, 4.5, 6.5)
 _FOV_WIDTH = 540
 _EIGHT = np.ones((3, 3), bool)
-_STRIP, _HALO = 512, 80  # rows measured at a time, and those around them that a distance may reach into
 
 
 class Structure(NamedTuple):
@@ -124,10 +124,10 @@ def structure(
         DataError: for values other than 0 and 1 inside the field of view.
     """
     inside = np.ones(vessels.shape, bool) if fov is None else binary(fov, "fov")
-    box = _box(inside)
-    inside = inside[box]
-    drawn = binary(np.where(inside, prediction[box], 0), "prediction")
-    reference = binary(np.where(inside, vessels[box], 0), "vessels")
+    window = box(inside)
+    inside = inside[window]
+    drawn = binary(np.where(inside, prediction[window], 0), "prediction")
+    reference = binary(np.where(inside, vessels[window], 0), "vessels")
     width, line = calibre(reference)
     scale = inside.shape[1] / _FOV_WIDTH
     scale = scale if fov is not None and not 0.75 < scale < 1.33 else 1.0
@@ -140,7 +140,8 @@ def structure(
         tuple(int((near & mask).sum()) for near in _grown(other))
         for mask, other in ((drawn, reference), (reference, drawn))
     )
-    arteries, veins = (np.zeros((2, 1, 1), bool)) if kinds is None else (kind[box] & inside for kind in kinds)
+    nothing = np.zeros_like(inside)
+    arteries, veins = (nothing, nothing) if kinds is None else (kind[window] for kind in kinds)
     arteries, veins = arteries & ~veins & reference, veins & ~arteries & reference
     return Structure(
         tuple(np.bincount(of_calibre, minlength=len(CALIBRES)).tolist()),
@@ -169,18 +170,22 @@ def calibre(vessels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     line = skeletonize(vessels)
     if not line.any():
         return np.zeros(vessels.shape, np.float32), line
+    # At twice the size, the distance to the background on the axis is the width in pixels, odd or even. Only
+    # the axis needs it, and only the background next to vessels can be nearest.
+    padded = np.pad(vessels, 1)
+    rim = _quarters(ndimage.binary_dilation(padded, _EIGHT) & ~padded)
+    axis = _quarters(np.pad(line, 1))
+    distance = cKDTree(rim).query(axis)[0].reshape(-1, 4).max(axis=1)
     across = np.zeros(vessels.shape, np.float32)
-    for top in range(0, len(vessels), _STRIP):  # by strips, which bounds the memory
-        first, last = max(top - _HALO, 0), min(top + _STRIP + _HALO, len(vessels))
-        # At twice the size, the distance to the background on the axis is the width in pixels, odd or even.
-        twice = vessels[first:last].repeat(2, 0).repeat(2, 1)
-        rim = ((first == 0, last == len(vessels)), (1, 1))
-        distance = ndimage.distance_transform_edt(np.pad(twice, np.array(rim, int)))
-        distance = distance[int(first == 0) :][: len(twice), 1:-1]
-        whole = distance.reshape(last - first, 2, -1, 2).max(axis=(1, 3))
-        across[top : top + _STRIP] = whole[top - first :][:_STRIP]
+    across[line] = distance
     rows, columns = ndimage.distance_transform_edt(~line, return_distances=False, return_indices=True)
     return np.where(vessels, across[rows, columns], 0), line
+
+
+def _quarters(mask: np.ndarray) -> np.ndarray:
+    """The four pixels that each pixel of a mask becomes at twice the size: (4 N, 2), row and column."""
+    points = 2 * np.argwhere(mask)[:, None]
+    return (points + [[0, 0], [0, 1], [1, 0], [1, 1]]).reshape(-1, 2)
 
 
 def _gaps(line: np.ndarray, covered: np.ndarray) -> tuple[int, int]:
@@ -218,7 +223,7 @@ def _grown(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return one, two
 
 
-def _box(mask: np.ndarray) -> tuple[slice, slice]:
+def box(mask: np.ndarray) -> tuple[slice, slice]:
     """The smallest window that holds a mask; all of it where it is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):

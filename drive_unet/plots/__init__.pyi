@@ -3,9 +3,11 @@ from .charts import plot_calibre as plot_calibre
 from .charts import plot_confusion as plot_confusion
 from .charts import plot_histograms as plot_histograms
 from .charts import plot_history as plot_history
+from .charts import plot_intervals as plot_intervals
 from .charts import plot_per_image as plot_per_image
 from .charts import use_style as use_style
 from .curves import plot_precision_recall as plot_precision_recall
+from .curves import plot_reliability as plot_reliability
 from .curves import plot_roc as plot_roc
 from .curves import plot_threshold as plot_threshold
 from .networks import plot_unet as plot_unet

@@ -16,7 +16,7 @@ from drive_unet.plots.overlays import COLOURS, as_mask, calibre, to_numpy
 WIDTH = 10.0  # inches: the width of a notebook's text column at 100 dots per inch
 INK, MUTED, FAINT = "#222222", "#767676", "#DDDDDD"
 LINES = ["#0072B2", "#E07B00", "#009E73", "#CC5FA0", "#56B4E9", "#8A6D3B"]  # after Okabe and Ito
-_RC: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "figure.dpi": 100, "savefig.dpi": 100, "figure.facecolor": "white", "savefig.facecolor": "white",
     "figure.titlesize": 13, "figure.titleweight": "bold",
     "font.size": 10, "axes.labelsize": 10,
@@ -31,7 +31,7 @@ _RC: dict[str, Any] = {
 
 def use_style() -> None:
     """Set the style of all figures, and inside a notebook inline figures as JPEG (quality 80, 100 dpi)."""
-    mpl.rcParams.update(_RC)
+    mpl.rcParams.update(STYLE)
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None or not hasattr(shell, "kernel"):
@@ -251,6 +251,38 @@ def plot_per_image(
     ax.margins(x=0.08)
     ax.grid(axis="y", visible=False)
     figure.legend(loc="outside upper right")
+    return figure
+
+
+def plot_intervals(
+    scores: Mapping[str, tuple[float, float, float]],
+    *,
+    metric: str = "Dice",
+    zero: bool = False,
+    title: str | None = None,
+) -> Figure:
+    """Show scores with their intervals, a row each.
+
+    Args:
+        scores: (score, lower end, upper end) by the name of the predictor; ends may be nan.
+        metric: what the score is.
+        zero: mark zero, for differences.
+        title: the finding; by default the first score and its interval.
+    """
+    first, (value, low, high) = next(iter(scores.items()))
+    title = title or f"{first}: {metric} {value:.3f}, with other photographs {low:.3f} to {high:.3f}"
+    figure, axes = new_figure((WIDTH, 1.4 + 0.5 * len(scores)), title)
+    ax = axes[0][0]
+    for row, ((_, (value, low, high)), colour) in enumerate(zip(scores.items(), LINES * 9, strict=False)):
+        ax.plot([low, high], [row, row], color=colour, lw=3, alpha=0.45, solid_capstyle="butt")
+        ax.plot(value, row, "o", ms=8, color=colour, mec="white")
+        ax.annotate(f"{value:.3f}", (value, row), (0, 8), textcoords="offset points", ha="center", fontsize=9)
+    if zero:
+        ax.axvline(0, color=MUTED, lw=1, ls=":")
+    ax.set_yticks(range(len(scores)), list(scores))
+    ax.set(xlabel=f"{metric}, and its 95 % interval over photographs", ylim=(len(scores) - 0.5, -0.7))
+    ax.margins(x=0.08)
+    ax.grid(axis="y", visible=False)
     return figure
 
 

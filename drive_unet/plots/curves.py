@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -136,6 +136,34 @@ def plot_threshold(
         ax.axvline(chosen, color=INK, lw=1.2, ls="--", label=f"chosen, frozen: {chosen:.2f}")
     ax.set(xlabel="threshold", ylabel="score", xlim=(0, 1), ylim=(0, 1.02))
     figure.legend(loc="outside right upper")
+    return figure
+
+
+def plot_reliability(
+    curves: Mapping[str, Sequence[Mapping[str, float]]], *, title: str | None = None
+) -> Figure:
+    """Show how often pixels of each probability are vessel, and below how many there are.
+
+    Args:
+        curves: by the name of the predictor, the rows of `metrics.Calibration.reliability`: "probability",
+            "vessels" and "share" of each bin.
+        title: the finding; by default how far the first predictor's probabilities are off on average.
+    """
+    first, rows = next(iter(curves.items()))
+    off = sum(row["share"] * abs(row["probability"] - row["vessels"]) for row in rows)
+    more = sum(row["share"] * (row["probability"] - row["vessels"]) for row in rows)
+    side = "too high" if more > 0 else "too low"
+    title = title or f"{first}: probabilities are off by {off:.3f} on average, mostly {side}"
+    figure, axes = new_figure((WIDTH, 5.2), title, nrows=2, sharex=True, height_ratios=[3.2, 1])
+    above, below = axes[0][0], axes[1][0]
+    above.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=":", label="to be trusted")
+    for (name, rows), colour in zip(curves.items(), LINES * 3, strict=False):
+        x = [row["probability"] for row in rows]
+        above.plot(x, [row["vessels"] for row in rows], "o-", ms=5, color=colour, label=name)
+        below.plot(x, [100 * row["share"] for row in rows], "o-", ms=3, color=colour)
+    above.set(ylabel="share that is vessel", ylim=(-0.02, 1.02), xlim=(-0.01, 1.01))
+    above.legend(loc="upper left")
+    below.set(xlabel="probability of vessel", ylabel="% of pixels", yscale="log")
     return figure
 
 

@@ -247,16 +247,6 @@ def calibre(vessels: Any) -> tuple[np.ndarray, np.ndarray]:
         width: float32 (H, W), pixels; at each vessel pixel that of the nearest centreline point, else 0;
         centreline: bool (H, W), the skeleton.
     """
-    from skimage.morphology import skeletonize
+    from drive_unet.metrics.vesselwise import calibre  # here: few figures need it; loads scikit-image
 
-    vessels = as_mask(vessels)
-    centreline = skeletonize(vessels)
-    if not centreline.any():
-        return np.zeros(vessels.shape, np.float32), centreline
-    # At twice the size, the distance to the background on the axis is the width in pixels, odd or even.
-    twice = np.pad(vessels.repeat(2, 0).repeat(2, 1), 1)
-    distance = ndimage.distance_transform_edt(twice)[1:-1, 1:-1]
-    h, w = vessels.shape
-    across = distance.reshape(h, 2, w, 2).max(axis=(1, 3)).astype(np.float32)
-    rows, columns = ndimage.distance_transform_edt(~centreline, return_distances=False, return_indices=True)
-    return np.where(vessels, across[rows, columns], 0), centreline
+    return calibre(as_mask(vessels))

@@ -1,0 +1,78 @@
+"""Behind ``drive-unet audit``: one set of predictions by every habit in print, and what each adds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from drive_unet.commands.evaluate import labelled, scored_files, training_of
+from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.find import DriveFolder, find_dataset
+from drive_unet.data.pairing import listed
+from drive_unet.errors import DataError
+from drive_unet.evaluation.auditing import audit
+from drive_unet.evaluation.evaluator import Evaluation, evaluate, evaluate_second_observer
+from drive_unet.evaluation.finished import finished_predictions
+from drive_unet.evaluation.guarding import guards
+from drive_unet.evaluation.kinds import arteries_and_veins
+
+
+def run(options: argparse.Namespace) -> None:
+    """Audit the folder of predictions that the options name, and print a verdict and a table, or JSON."""
+    with redirect_stdout(sys.stderr):
+        dataset = find_dataset(options.data)
+        split, photographs = labelled(dataset, options.split)
+        kinds = arteries_and_veins(dataset, photographs.names)
+        scored, files = scored_files(options.predictions, photographs, options.threshold, kinds=kinds)
+    suspicions = guards(scored, photographs, dataset.kind, training=training_of(dataset, split))
+    result = audit(
+        files.of(photographs.names),
+        photographs,
+        scored,
+        guards=suspicions,
+        from_training=_threshold(options, dataset, split, scored),
+    )
+    if options.report:
+        from drive_unet.evaluation.reporting import report  # here: it loads Matplotlib
+
+        report(
+            options.report,
+            scored,
+            photographs,
+            data=dataset.title,
+            split=split,
+            guards=suspicions,
+            observer=evaluate_second_observer(photographs, thorough=True),
+            audit=result,
+        )
+    if options.json:
+        print(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+        return
+    print(f"{len(photographs)} photographs, {dataset.title} {split}: {listed(photographs.names, 20)}\n")
+    print(result)
+    if options.report:
+        print(f"\nWritten: {options.report}")
+
+
+def _threshold(
+    options: argparse.Namespace, dataset: DriveFolder, split: str, scored: Evaluation
+) -> tuple[float, str] | None:
+    """A threshold that was not chosen on these photographs, and where it came from."""
+    if scored.ranking is None:
+        return None
+    if scored.threshold is not None and scored.threshold_from != "by default":
+        return scored.threshold, scored.threshold_from
+    if split == "train" or not dataset.training:
+        return None
+    learned_from = DRIVEDataset.from_pairs(dataset.training, smooth=dataset.smooth)
+    try:
+        files = finished_predictions(Path(options.predictions), learned_from)
+    except DataError:  # they are not there, which is usual
+        return None
+    if not files.ranked or not learned_from.has_labels:
+        return None
+    ranking = evaluate(files, learned_from).ranking
+    return ranking.best()[1], "best Dice on the predictions of the training photographs in the same folder"
