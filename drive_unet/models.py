@@ -142,7 +142,7 @@ class SegmentationModel(
             half: store the convolutions in float16, half the size; they are used as float32 again.
             hub: for a folder: see `huggingface_hub.PyTorchModelHubMixin.save_pretrained`.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if path.suffix != ".safetensors":
             super().save_pretrained(path, **hub)
             return path
@@ -207,18 +207,23 @@ class SegmentationModel(
                 state = {key: file.get_tensor(key) for key in file.keys()}
             config = json.loads(metadata["config"])
             name, arguments, notes = config["model"], dict(config["arguments"]), dict(config["notes"])
-            thresholds = float(config["threshold"]), float(config["threshold_single"])
-            preprocessing = Preprocessing(**config["preprocessing"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:  # JSON's errors are ValueErrors
+            thresholds = [_number(config, key, 0, 1) for key in ("threshold", "threshold_single")]
+            preprocessing = _preprocessing(dict(config["preprocessing"]))
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:  # JSON's are ValueErrors
             raise ValueError(
-                f"{path} is damaged or was not written by save_pretrained of drive_unet; save it again"
+                f"{path} is damaged or was not written by save_pretrained of drive_unet "
+                f"({type(error).__name__}: {str(error)[:120]}); save it again"
             ) from error
         if name != cls.__name__:
             raise ValueError(f"{path} holds a {name}, not a {cls.__name__}; load it with that class")
         try:
+            with torch.device("meta"):  # which takes no memory, whatever the arguments say
+                described = {key: value.shape for key, value in cls(**arguments).state_dict().items()}
+            if described != {key: value.shape for key, value in state.items()}:
+                raise ValueError("other names or sizes")
             model = cls(**arguments)
             model.load_state_dict(state)
-        except (RuntimeError, TypeError) as error:  # TypeError: arguments of another version
+        except Exception as error:  # arguments of another version, or of none, break in any way
             raise ValueError(
                 f"{path}: its weights do not fit the {cls.__name__} that its config describes"
             ) from error
@@ -237,13 +242,32 @@ def _packaged() -> dict[str, Path]:
     }
 
 
+def _number(record: dict[str, Any], key: str, low: float, high: float) -> float:
+    """A number of a record that was read, which lies between the two."""
+    value = record[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{key} is {value!r}, no number from {low:g} to {high:g}")
+    return value
+
+
+def _preprocessing(record: dict[str, Any]) -> Preprocessing:
+    """The record of a network's preprocessing, whose keys and values are vetted."""
+    ranges = {"fov_width": (1, 1e6), "finest": (1, 1e6), "tolerance": (0, 1e9), "surround": (0, 1)}
+    for key, value in record.items():
+        if key not in ranges:
+            raise ValueError(f"preprocessing has the unknown key {key!r}")
+        if value is not None or key in ("fov_width", "tolerance"):
+            _number(record, key, *ranges[key])
+    return Preprocessing(**record)
+
+
 def _names() -> str:
     return ", ".join(sorted(_packaged())) or "none"
 
 
 def _weights_file(name_or_path: str | Path) -> Path | None:
     """The file that is meant; None if it can only be the name of a repository on a hub."""
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if isinstance(name_or_path, str) and name_or_path in _packaged():
         if path.exists():
             warnings.warn(

@@ -120,8 +120,9 @@ def train(
             "this function painted_dataset(range(100))"
         )
     preset = replace(preset, steps=steps or preset.steps, start=start or preset.start)
+    out = Path(out).expanduser() if out else None
     if out is not None and not (resume or overwrite):
-        refuse_to_replace(Path(out))
+        refuse_to_replace(out)
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     patches = photographs.subset(photographs.names, training_transform(preset.patch_size))

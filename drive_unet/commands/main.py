@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from drive_unet import __version__
 from drive_unet.commands import threads  # noqa: F401 (before PyTorch: it looks what is idle)
@@ -31,13 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _told
+            return options.run(options) or 0
     except KeyboardInterrupt:
         print("\ndrive-unet: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         complain(in_a_line(error), error, options.debug)
         return 1
+
+
+def _told(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Show a warning of the package as a line of its own, and others as Python does."""
+    text = " ".join(str(message).split())
+    if category is UserWarning:
+        complain(text)
+    else:
+        print(warnings.formatwarning(message, category, *where[:2]), file=sys.stderr, end="")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +80,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         help=DATA,
     )
     demo.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("drive-unet-demo"), help="default: %(default)s"
+        "--out", metavar="DIR", type=_path, default=Path("drive-unet-demo"), help="default: %(default)s"
     )
     demo.add_argument(
         "--steps", metavar="N", type=_from(1), default=240, help="training steps (default: %(default)s)"
@@ -106,7 +119,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--out",
         metavar="RUN",
-        type=Path,
+        type=_path,
         required=True,
         help="folder for weights, checkpoint, table and curve; a run that is there is kept unless you say "
         "otherwise",
@@ -189,7 +202,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument(
         "--runs",
         metavar="DIR",
-        type=Path,
+        type=_path,
         default=Path("drive-unet-folds"),
         help="where networks trained for --folds are kept, so that the same command goes on where it was "
         "stopped (default: %(default)s)",
@@ -208,10 +221,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("--device", metavar="D", help=DEVICE)
     evaluate.add_argument(
-        "--report", metavar="FILE", type=Path, help="write a report as one HTML file that opens offline"
+        "--report", metavar="FILE", type=_path, help="write a report as one HTML file that opens offline"
     )
     evaluate.add_argument(
-        "--csv", metavar="FILE", type=Path, help="write the scores photograph by photograph as CSV"
+        "--csv", metavar="FILE", type=_path, help="write the scores photograph by photograph as CSV"
     )
     evaluate.add_argument(
         "--json",
@@ -242,7 +255,7 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         "that drive-unet predict recorded, else 0.5",
     )
     audit.add_argument(
-        "--report", metavar="FILE", type=Path, help="write a report as one HTML file that opens offline"
+        "--report", metavar="FILE", type=_path, help="write a report as one HTML file that opens offline"
     )
     audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
     audit.set_defaults(run=_later("audit"))
@@ -259,7 +272,7 @@ def _add_submit(commands: argparse._SubParsersAction) -> None:
     submit.add_argument("--data", metavar="DIR", help=DATA)
     submit.add_argument("--threshold", metavar="T", type=_share, help="cut the probabilities here")
     submit.add_argument(
-        "--out", metavar="FILE", type=Path, default=Path("submission.zip"), help="default: %(default)s"
+        "--out", metavar="FILE", type=_path, default=Path("submission.zip"), help="default: %(default)s"
     )
     submit.set_defaults(run=_later("submit"))
 
@@ -274,9 +287,9 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "Not a medical device: no diagnosis should rest on it.",
     )
     predict.add_argument(
-        "paths", metavar="PATH", nargs="+", type=Path, help="photographs, or folders of them"
+        "paths", metavar="PATH", nargs="+", type=_path, help="photographs, or folders of them"
     )
-    predict.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write to")
+    predict.add_argument("--out", metavar="DIR", type=_path, required=True, help="folder to write to")
     predict.add_argument(
         "--recursive",
         action="store_true",
@@ -288,7 +301,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     predict.add_argument(
         "--mask",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="masks of the field of view, paired with the photographs by name or number; by default those in "
         "fov/ or mask/ beside images/, else the field of view is found in the photograph",
     )
@@ -330,7 +343,7 @@ def _add_synthesize(commands: argparse._SubParsersAction) -> None:
     synthesize.add_argument(
         "folder",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="folder to write to; new or empty, filled completely or not; "
         "after an interruption the same command goes on",
     )
@@ -379,6 +392,14 @@ def _kinds(text: str) -> list[str]:
     if not kinds or (wrong := [kind for kind in kinds if kind not in OUTPUTS]):
         raise argparse.ArgumentTypeError(f"{', '.join(wrong) if kinds else 'nothing'} is none of {OUTPUTS}")
     return kinds
+
+
+def _path(text: str) -> Path:
+    """The type of paths, in which "~" stands for the home folder where the shell has left it."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is in the home folder of nobody") from error
 
 
 def _share(text: str) -> float:

@@ -127,7 +127,10 @@ def load_drive(
             f"{folder.root} holds test photographs only, from which nothing can be learned: put training.zip "
             "beside it and name the folder that holds both"
         )
-    splits = folds((pair.name for pair in folder.training), k, seed)
+    try:
+        splits = folds((pair.name for pair in folder.training), k, seed)
+    except ValueError as error:
+        raise ValueError(f"{folder.root}: {error}") from error
     everything = DRIVEDataset.from_pairs(folder.training, smooth=folder.smooth)
     train, validation = splits[fold]
     test = DRIVEDataset.from_pairs(folder.test, smooth=folder.smooth)

@@ -171,7 +171,7 @@ def fit(
         raise ValueError(f"average is the decay of a moving average, 0 to below 1, not {average}")
     if resume and out is None:
         raise ValueError("resume needs out, the folder of the run to go on with")
-    folder = Path(out) if out else None
+    folder = Path(out).expanduser() if out else None
     if folder is not None and not (resume or overwrite):
         refuse_to_replace(folder)
     train = train.prepared(model.preprocessing)  # before its pixels are compared: a large set is decoded once
