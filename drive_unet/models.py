@@ -247,7 +247,7 @@ def _number(record: dict[str, Any], key: str, low: float, high: float) -> float:
     value = record[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{key} is {value!r}, no number from {low:g} to {high:g}")
-    return value
+    return float(value)
 
 
 def _preprocessing(record: dict[str, Any]) -> Preprocessing:

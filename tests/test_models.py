@@ -90,7 +90,7 @@ def test_weights_make_the_round_trip(model, tmp_path):
     for source in (path, path.parent, str(path)):
         loaded = type(model).from_pretrained(source)
         assert (loaded.notes, loaded.training) == ({"data": "made up"}, False)
-        assert loaded.preprocessing == Preprocessing(300, 0.2)
+        assert loaded.preprocessing == Preprocessing(fov_width=300, tolerance=0.2)
         assert (loaded.threshold_for(tta=True), loaded.threshold_for(tta=False)) == (0.375, 0.25)
         image = torch.rand(1, 3, 40, 40)
         assert torch.equal(model.eval()(image), loaded(image))
