@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 from check_large_files import too_large
 from refresh_notebooks import WIDGET, is_executed
-from repository import MACHINE_PATH, NOTEBOOK_PATHS, SOLUTION_PATHS, broken_links, read_notebook
+from repository import MACHINE_PATH, NOTEBOOK_PATHS, ROOT, SOLUTION_PATHS, broken_links, read_notebook
 from rewrite_addresses import NOTEBOOKS, badge, links, repository, setup_cell
 
 # nbval ignores a tag that it does not know, and so would a reader's eye: every tag in use is listed.
@@ -27,7 +27,7 @@ NOT_YET: dict[str, set[str]] = {
     "executed": set(),
     "parts": set(),
     "exercises": set(),
-    "lengths": {"04_training"},
+    "lengths": set(),
     "measured": set(),
     "solved": set(),
 }
@@ -159,6 +159,11 @@ def test_first_cell_tells_the_run_time(path):
     start = read_notebook(path).cells[0].source
     assert re.search(r"\blaptop\b", start)
     assert re.search(r"\bGPU\b", start)
+    stated = re.search(r"\*\*Run time\S*\*\* [Aa]bout (\d+ s) ", start)
+    row = re.search(
+        rf"^\|.*\(notebooks/{path.name}\).*$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert f"| {stated[1]} |" in row[0], "the README says another time"
 
 
 @by_path(NOTEBOOK_PATHS, NOT_YET["parts"])
