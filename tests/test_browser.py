@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 from repository import ROOT, read_notebook
 
@@ -36,6 +37,15 @@ SETTINGS = {  # nothing that asks, reports or looks for updates
         "doNotDisturbMode": True,
     }
 }
+
+SMALL = """\
+import numpy as np
+from drive_unet import explore
+rng = np.random.default_rng(0)
+vessels = np.zeros((584, 565), bool)
+vessels[100:500:40] = vessels[:, 100:500:60] = True
+image = rng.integers(60, 200, (584, 565, 3), dtype=np.uint8)
+explore([(image, vessels, None)] * 3, [rng.random((584, 565)).astype(np.float32)] * 3)"""
 
 READY = """() => {
   const panel = window.jupyterapp?.shell.currentWidget;
@@ -86,6 +96,9 @@ def lab(tmp_path_factory):
     work.mkdir()
     for notebook in NOTEBOOK.parent.glob("*.ipynb"):
         shutil.copy(notebook, work)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SMALL)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, work / "small.ipynb")
     for name, settings in SETTINGS.items():
         file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -129,9 +142,9 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path, seconds: float 
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-2000:]}")
 
 
-def run_all(browser, address: str, name: str, *, height: int = 900):
+def run_all(browser, address: str, name: str, *, width: int = 1360, height: int = 900):
     """Open a notebook in JupyterLab, run all its cells, and return the page."""
-    page = browser.new_page(viewport={"width": 1360, "height": height})
+    page = browser.new_page(viewport={"width": width, "height": height})
     page.goto(f"{address}/lab/tree/{name}?reset", timeout=90_000)
     page.wait_for_function(READY, timeout=90_000)  # the idle icon comes earlier; a run sent then is lost
     page.evaluate(RUN_ALL)
@@ -187,4 +200,53 @@ def test_the_explorer_answers_the_keyboard(browser, lab, capsys):
         print("\nkey press to new picture, median of", PRESSES, "presses:", end=" ")
         print(", ".join(f"{name} {statistics.median(ms):.0f} ms" for name, ms in taken.items()))
     assert statistics.median([ms for each in taken.values() for ms in each]) < 5000
+    page.close()
+
+
+@pytest.mark.browser
+def test_the_explorer_answers_the_mouse_and_fits_the_screen(browser, lab):
+    page = run_all(browser, lab, "small.ipynb", width=1366, height=768)
+    picture = page.locator("img.widget-image")
+    picture.wait_for(timeout=30_000)
+    page.wait_for_selector(".drive-unet-explorer[data-ready]", timeout=30_000)
+    page.evaluate(SHOW, 0)
+    picture.scroll_into_view_if_needed()
+    picture.evaluate("picture => picture.scrollIntoView({block: 'end'})")
+    box, panel = picture.bounding_box(), page.locator(".jp-Notebook").bounding_box()
+    assert box["y"] >= panel["y"] and box["y"] + box["height"] <= panel["y"] + panel["height"] + 1
+    assert box["x"] + box["width"] <= panel["x"] + panel["width"]
+    assert box["height"] > 450, "it is not small either"
+    names = page.locator(".drive-unet-explorer .noUi-handle").evaluate_all(
+        "handles => handles.map(handle => handle.getAttribute('aria-label'))"
+    )
+    assert names == ["Threshold", "Opacity", "Zoom", "Up, down", "Left, right"]
+    assert picture.get_attribute("alt") == "0: errors, zoom 1.0"
+    tracks = page.locator(".drive-unet-explorer .noUi-base").evaluate_all("t => t.map(e => e.clientWidth)")
+    assert min(tracks) > 140
+
+    def until(zoom: str) -> tuple[float, float]:
+        page.wait_for_function(f"document.querySelector('.drive-unet-state span').dataset.zoom === '{zoom}'")
+        return page.evaluate("(({down, right}) => [+down, +right])"
+                             "(document.querySelector('.drive-unet-state span').dataset)")  # fmt: skip
+
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    page.mouse.wheel(0, -100)
+    down, right = until("1.20")
+    assert down < 0.5 and right < 0.5, "towards the pointer"
+    picture.press("+")
+    before = until("1.50")
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.15 * box["height"], steps=3)
+    page.mouse.up()
+    page.wait_for_function(
+        f"document.querySelector('.drive-unet-state span').dataset.down !== '{before[0]:.4f}'"
+    )
+    assert all(after > start for after, start in zip(until("1.50"), before, strict=True))
+    picture.press("0")
+    assert list(until("1.00")) == [0.5, 0.5]
+    picture.press("n")
+    page.wait_for_function("document.querySelector('.drive-unet-state').textContent.startsWith('1:')")
+    with page.expect_download(timeout=30_000) as download:
+        page.locator(".drive-unet-save").click()
+    assert download.value.suggested_filename == "1_errors.png"
     page.close()

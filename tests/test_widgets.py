@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import io
-import time
 
 import ipywidgets
 import numpy as np
@@ -14,9 +14,10 @@ from PIL import Image
 from drive_unet import metrics
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import paint
-from drive_unet.plots.overlays import COLOURS, FOUND, rgb
+from drive_unet.plots.overlays import COLOURS, FOUND, fov_outline, rgb
+from drive_unet.widgets import explorer as explorer_module
 from drive_unet.widgets import eye_explorer
-from drive_unet.widgets.explorer import LAYERS, draw, encode, explore
+from drive_unet.widgets.explorer import LAYERS, MAX_ZOOM, draw, encode, explore
 from drive_unet.widgets.eye_explorer import ARTERIES, SLIDERS, VEINS, VIEWS, draw_eye_view, explore_eye
 
 H, W = 120, 100
@@ -215,19 +216,74 @@ def test_encoding_keeps_the_colours(scene):
 
 
 @pytest.mark.parametrize("layer", list(LAYERS))
-def test_a_redraw_at_full_size_is_quick(layer):
+def test_a_redraw_composes_and_encodes_once(layer, monkeypatch):
     rng = np.random.default_rng(0)
-    size = (584, 565)
-    image = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-    sample = image, rng.random(size) < 0.12, np.ones(size, bool)
+    size = (58, 56)
+    sample = rng.integers(0, 255, (*size, 3), dtype=np.uint8), rng.random(size) < 0.12, np.ones(size, bool)
     explorer = explore([sample], [rng.random(size).astype(np.float32)], layer=layer)
-    times = []
-    for threshold in np.linspace(0.2, 0.8, 7):
-        start = time.perf_counter()
-        explorer.threshold.value = float(threshold)
-        times.append(time.perf_counter() - start)
-    # noise is the worst case for the JPEG; what is left of 150 ms belongs to the browser
-    assert min(times) < 0.1
+    drawn = []
+    monkeypatch.setattr(explorer_module, "encode", lambda picture: drawn.append(picture) or encode(picture))
+    explorer.threshold.value = 0.3
+    assert len(drawn) == 1
+    explorer._wanted.value = "4.00 0.3 0.7 1"  # three controls at once
+    assert len(drawn) == 2
+
+
+def test_the_mouse_asks_for_a_view(explorer):
+    before = explorer.picture.value
+    explorer._wanted.value = "4.00 0.3000 0.7000 1"
+    assert (explorer.zoom.value, explorer.down.value, explorer.right.value) == (4, 0.3, 0.7)
+    assert explorer.picture.value != before
+    assert 'data-zoom="4.00" data-down="0.3000"' in explorer._state.value
+    explorer._wanted.value = "900 -3 7 2"
+    assert (explorer.zoom.value, explorer.down.value, explorer.right.value) == (MAX_ZOOM, 0, 1)
+    kept = explorer.picture.value
+    explorer._wanted.value = "nonsense"
+    assert explorer.picture.value == kept
+    explorer.reset.click()
+    assert explorer.picture.value == before
+
+
+def test_buttons_go_to_the_next_and_the_previous_image(explorer):
+    explorer.next.click()
+    assert explorer.image.value == 1
+    explorer.previous.click()
+    explorer.previous.click()
+    assert explorer.image.value == 2, "from the first to the last"
+
+
+def test_the_label_lies_beside_the_picture(explorer, scene):
+    _, _, vessels, fov = scene
+    explorer.beside.value = True
+    shown = explorer.view()
+    assert shown.shape == (H, 2 * W, 3)
+    white = (shown[:, W:] == 255).all(axis=-1)
+    np.testing.assert_array_equal(white, vessels & fov & ~fov_outline(fov))
+    assert 'data-panes="2"' in explorer._state.value
+    explorer.image.value = 2
+    assert explorer.beside.disabled and explorer.view().shape == (H, W, 3), "it has no label"
+
+
+def test_a_view_is_saved(explorer, tmp_path):
+    explorer.zoom.value = 3
+    path = explorer.save(tmp_path / "view.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), explorer.view())
+    explorer.keep.click()
+    link = explorer._download_link.value
+    assert 'download="21_errors.png"' in link
+    png = base64.b64decode(link.split("base64,")[1].split('"')[0])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), explorer.view())
+
+
+def test_memory_is_bounded(scene, monkeypatch):
+    image, probability, vessels, fov = scene
+    monkeypatch.setattr(explorer_module, "KEPT", 400_000)
+    explorer = explore([(image, vessels, fov)] * 6, [probability] * 6)
+    sizes = []
+    for index in (1, 2, 3, 4, 5, 0):
+        explorer.image.value = index
+        sizes.append(sum(map(explorer_module._size, explorer._views.values())))
+    assert max(sizes) <= 400_000 and len(explorer._views) > 1
 
 
 def test_large_photographs_are_thinned_to_the_screen():

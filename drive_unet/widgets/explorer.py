@@ -3,13 +3,21 @@
     explore(dataset, probabilities)        # maps made beforehand, or a model, which is run once per image
 
 `draw` makes the picture, from arrays and without widgets; `Explorer` puts it into an `ipywidgets.Image`.
-It works with ipywidgets 7.7 (Colab) and 8.
+It works with ipywidgets 7.7 (Colab) and 8 and needs nothing else: `explorer.js`, for the mouse and for screen
+readers, comes in an HTML widget.
 """
 
 from __future__ import annotations
 
+import base64
+import html
 import io
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
@@ -40,6 +48,12 @@ LAYERS: dict[str, str] = {
     "errors": "Errors",
 }
 MAX_ZOOM = 12.0
+KEPT = 300_000_000  # bytes of images, maps and masks that are kept for a second look; one image in any case
+LARGEST = 1500  # pixels of the picture's longest side
+HELP = (
+    "Picture: wheel zooms, drag moves, double click shows all. Keys on it: + − zoom, arrows move, "
+    "0 shows all, n p next and previous, s saves."
+)
 _RIM = "#8C8C8C"
 _INFERNO = (mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)
 
@@ -124,6 +138,8 @@ def _compose(
         colours = _INFERNO[(probability[part] * 255 + 0.5).astype(np.uint8)]
         blended = picture * np.float32(1 - opacity) + colours * np.float32(opacity) + np.float32(0.5)
         picture = np.where(inside[..., None], blended.astype(np.uint8), picture)
+    elif layer == "label":
+        paint(picture, probability[part] & inside, COLOURS["TP"], opacity)
     elif layer == "vessels":
         paint(picture, (probability[part] >= threshold) & inside, FOUND, opacity)
     elif layer == "errors":
@@ -157,10 +173,11 @@ class _View(NamedTuple):
 
 
 class Explorer(widgets.VBox):
-    """A panel of controls and a line of scores over a picture; see `explore`.
+    """A picture with its controls beside it; see `explore`.
 
     Its parts can be set from code, as in `explorer.threshold.value = 0.3`: `image`, `layer`, `threshold`,
-    `opacity`, `zoom`, `down`, `right`. `picture` is the `ipywidgets.Image` and `line` the text above it.
+    `opacity`, `zoom`, `down`, `right`, `beside` (the label at the picture's side). `picture` is the
+    `ipywidgets.Image` and `line` the scores. `view()` gives the picture as an array, `save(path)` writes it.
     """
 
     def __init__(
@@ -173,55 +190,164 @@ class Explorer(widgets.VBox):
         start: int,
         layer: str,
         continuous: bool,
-        width: str,
+        height: str,
     ) -> None:
         self._samples, self._predict = samples, predict
-        self._views: dict[int, _View] = {}
+        self._names = [str(name) for name in names]
+        self._views: OrderedDict[int, _View] = OrderedDict()
         self._quiet = False
+        full = {"width": "auto"}
+        narrow = {"description_width": "72px"}
 
         def slider(label: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:
             return widgets.FloatSlider(
                 value=value, min=low, max=high, step=step, description=label, continuous_update=continuous,
-                readout_format=".2f" if step < 0.1 else ".1f", layout={"width": "32%", "min_width": "220px"},
+                readout_format=".2f" if step < 0.1 else ".1f", layout=full, style=narrow,
             )  # fmt: skip
 
-        options = [(str(name), i) for i, name in enumerate(names)]
+        def button(label: str, tip: str, action: Callable[[Any], None]) -> widgets.Button:
+            made = widgets.Button(
+                description=label, tooltip=tip, layout={"width": "auto", "flex": "1 1 auto"}
+            )
+            made.on_click(action)
+            return made
+
+        options = [(name, i) for i, name in enumerate(self._names)]
         self.image = widgets.Dropdown(
-            options=options, value=start, description="Image", layout={"width": "32%"}
+            options=options, value=start, description="Image", layout=full, style=narrow
         )
-        self.layer = widgets.ToggleButtons(
+        self.previous = button("‹ Previous", "The image before this one", lambda _: self._step(-1))
+        self.next = button("Next ›", "The image after this one", lambda _: self._step(1))
+        # radio buttons show which one is chosen in light and dark themes alike
+        self.layer = widgets.RadioButtons(
             options=[(label, key) for key, label in LAYERS.items()],
-            value=layer,
-            style={"button_width": "auto"},
-        )
+            value=layer, description="Layer", layout={"width": "auto", "height": "auto"}, style=narrow,
+        )  # fmt: skip
         self.threshold = slider("Threshold", threshold, 0.0, 1.0, 0.01)
         self.opacity = slider("Opacity", 0.9, 0.0, 1.0, 0.05)
-        self.zoom = slider("Zoom", 1.0, 1.0, MAX_ZOOM, 0.5)
+        self.zoom = slider("Zoom", 1.0, 1.0, MAX_ZOOM, 0.1)
         self.down = slider("Up, down", 0.5, 0.0, 1.0, 0.02)
         self.right = slider("Left, right", 0.5, 0.0, 1.0, 0.02)
-        self.picture = widgets.Image(format="jpeg", layout={"width": width, "max_width": "100%"})
-        self.line = widgets.HTML()
-        self.legend = widgets.HTML(layout={"height": "30px"})  # kept when empty, so that nothing jumps
-        wrap = {"flex_flow": "row wrap", "width": "100%"}
-        super().__init__(
-            [
-                widgets.HBox([self.image, self.layer], layout=wrap),
-                widgets.HBox([self.threshold, self.opacity, self.zoom], layout=wrap),
-                widgets.HBox([self.down, self.right], layout=wrap),
-                self.line,  # above the picture: both are on the screen while a slider moves
-                self.legend,
-                self.picture,
-            ]
+        self.beside = widgets.Checkbox(value=False, description="Label beside it", indent=False, layout=full)
+        self.reset = button(
+            "Show all", "Zoom out to the whole photograph", lambda _: self._move(1.0, 0.5, 0.5)
         )
-        for control in (
-            self.image, self.layer, self.threshold, self.opacity, self.zoom, self.down, self.right
+        self.keep = button("Save this view", "Download the picture as it is shown, as PNG", self._download)
+        self.picture = widgets.Image(
+            format="jpeg",
+            layout={"max_width": "100%", "max_height": height, "width": "auto", "height": "auto"},
+        )
+        self.line = widgets.HTML()
+        self.legend = widgets.HTML()
+        self._download_link = widgets.HTML(layout={"display": "none"})
+        self._state = widgets.HTML(layout={"display": "none"})
+        self._wanted = widgets.Text(layout={"display": "none"})
+        bridge = widgets.HTML(value=_bridge(), layout={"display": "none"})
+        column = {"flex": "0 0 340px", "width": "340px", "max_width": "100%"}
+        controls = widgets.VBox(
+            [
+                self.image,
+                widgets.HBox([self.previous, self.next]),
+                self.layer,
+                self.threshold,
+                self.opacity,
+                self.zoom,
+                self.down,
+                self.right,
+                self.beside,
+                widgets.HBox([self.reset, self.keep]),
+                self.line,
+                self.legend,
+                widgets.HTML(f'<small style="line-height:1.3;display:block">{HELP}</small>'),
+            ],
+            layout=column,
+        )
+        shown = widgets.Box(
+            [self.picture], layout={"flex": "0 1 auto", "min_width": "0", "overflow": "hidden"}
+        )
+        hidden = [self._state, self._wanted, self._download_link, bridge]
+        super().__init__(
+            [widgets.HBox([shown, controls], layout={"width": "100%", "flex_flow": "row wrap"}), *hidden]
+        )
+        for part, name in (
+            (self, "explorer"), (self.picture, "picture"), (self._wanted, "wanted"), (self._state, "state"),
+            (self.line, "line"), (self.previous, "previous"), (self.next, "next"), (self.keep, "save"),
         ):  # fmt: skip
+            part.add_class(f"drive-unet-{name}")
+        followed = (
+            self.image, self.layer, self.threshold, self.opacity,
+            self.zoom, self.down, self.right, self.beside,
+        )  # fmt: skip
+        for number, control in enumerate(followed):
+            control.add_class(f"drive-unet-named-{number}")
             control.observe(self._changed, names="value")
+        self._wanted.observe(self._asked, names="value")
         self._redraw()
+
+    def view(self) -> np.ndarray:
+        """What is shown now: uint8 (H, W, 3)."""
+        view = self._view()
+        layer = self.layer.value
+        place = self.zoom.value, (self.down.value, self.right.value), LARGEST
+        picture = _compose(
+            view.grey if layer == "errors" else view.image,
+            view.probability,
+            view.vessels,
+            view.fov,
+            view.rim,
+            self.threshold.value,
+            layer,
+            self.opacity.value,
+            *place,
+        )
+        if not self.beside.value or view.vessels is None:
+            return picture
+        black = np.zeros_like(view.image)
+        label = _compose(black, view.vessels, None, view.fov, view.rim, 0.5, "label", 1.0, *place)
+        return np.hstack([picture, label])
+
+    def save(self, path: str | Path) -> Path:
+        """Write what is shown now, in the format that the file's name says; gives the path."""
+        path = Path(path)
+        Image.fromarray(self.view()).save(path)
+        return path
 
     def _changed(self, change: dict[str, Any]) -> None:
         if not self._quiet:
             self._redraw()
+
+    def _step(self, by: int) -> None:
+        """Go to the image before or after this one, from the last to the first."""
+        self.image.value = (self.image.value + by) % len(self._names)
+
+    def _move(self, zoom: float, down: float, right: float) -> None:
+        """Set zoom and place together, with one redraw."""
+        self._quiet = True
+        try:
+            self.zoom.value = round(min(max(zoom, 1.0), MAX_ZOOM), 1)  # as the slider does
+            self.down.value = min(max(down, 0.0), 1.0)
+            self.right.value = min(max(right, 0.0), 1.0)
+        finally:
+            self._quiet = False
+        self._redraw()
+
+    def _asked(self, change: dict[str, Any]) -> None:
+        """A view that the mouse or a key on the picture asks for: "zoom down right number"."""
+        try:
+            zoom, down, right = map(float, change["new"].split()[:3])
+        except ValueError:
+            return  # nothing that the script wrote
+        self._move(zoom, down, right)
+
+    def _download(self, button: Any) -> None:
+        buffer = io.BytesIO()
+        Image.fromarray(self.view()).save(buffer, "PNG")
+        name = re.sub(r"[^\w.-]+", "_", f"{self._names[self.image.value]}_{self.layer.value}.png")
+        link = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        self._download_link.value = (
+            f'<a download="{name}" href="{link}">{name}</a>'
+            f'<img src="{_DOT}" onload="this.previousElementSibling.click()">'
+        )
 
     def _view(self) -> _View:
         index = self.image.value
@@ -236,6 +362,9 @@ class Explorer(widgets.VBox):
             self._views[index] = _View(
                 image, subdue(image), probability, vessels, fov, rim, probability[inside], truth
             )
+            while len(self._views) > 1 and sum(map(_size, self._views.values())) > KEPT:
+                self._views.popitem(last=False)
+        self._views.move_to_end(index)
         return self._views[index]
 
     def _redraw(self) -> None:
@@ -245,23 +374,33 @@ class Explorer(widgets.VBox):
             self.layer.value = "vessels"
             self._quiet = False
         self.down.disabled = self.right.disabled = self.zoom.value <= 1
+        self.beside.disabled = view.vessels is None
         layer = self.layer.value
-        picture = _compose(
-            view.grey if layer == "errors" else view.image,
-            view.probability,
-            view.vessels,
-            view.fov,
-            view.rim,
-            self.threshold.value,
-            layer,
-            self.opacity.value,
-            self.zoom.value,
-            (self.down.value, self.right.value),
-            most=1500,
+        name = self._names[self.image.value]
+        panes = 2 if self.beside.value and view.vessels is not None else 1
+        # the script reads where the view is, before it gets the picture
+        self._state.value = (
+            f'<span data-zoom="{self.zoom.value:.2f}" data-down="{self.down.value:.4f}" '
+            f'data-right="{self.right.value:.4f}" data-panes="{panes}" data-most="{MAX_ZOOM}">'
+            f"{html.escape(name)}: {LAYERS[layer].lower()}, zoom {self.zoom.value:.1f}</span>"
         )
-        self.picture.value = encode(picture)
+        self.picture.value = encode(self.view())
         self.line.value = _scores(view, self.threshold.value)
         self.legend.value = _legend(layer)
+
+
+_DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # one clear pixel
+
+
+@cache
+def _bridge() -> str:
+    """A hidden picture that runs `explorer.js` when it is shown: scripts in an HTML widget are not run."""
+    script = resources.files("drive_unet.widgets").joinpath("explorer.js").read_text(encoding="utf-8")
+    return f'<img src="{_DOT}" alt="" onload="{html.escape(script)}">'
+
+
+def _size(view: _View) -> int:
+    return sum(part.nbytes for part in view if part is not None)
 
 
 def _scores(view: _View, threshold: float) -> str:
@@ -293,7 +432,7 @@ def explore(
     layer: str = "errors",
     names: Sequence[str] | None = None,
     continuous: bool = True,
-    width: str = "640px",
+    height: str = "72vh",
 ) -> Explorer:
     """Open the explorer on a dataset.
 
@@ -305,7 +444,7 @@ def explore(
         start: index of the first image; layer: the first layer, see `draw`.
         names: of the images; None takes `dataset.names`, else numbers.
         continuous: redraw while a slider moves; False waits until it is let go (for a slow connection).
-        width: of the picture on the page, in CSS.
+        height: of the picture on the page at most, in CSS; 72vh leaves room for JupyterLab's own bars.
     Returns:
         a widget: the last expression of a cell, or an argument of `display`.
     Raises:
@@ -341,5 +480,5 @@ def explore(
         start=start,
         layer=layer,
         continuous=continuous,
-        width=width,
+        height=height,
     )
