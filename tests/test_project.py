@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 
-import check_lower_bounds
+import check_versions
 import pytest
 import yaml
 from check_large_files import too_large
@@ -62,15 +62,32 @@ def test_continuous_integration_runs_the_readme_line_as_it_stands():
     assert any(step.get("run") == "./.ci/run" for step in workflow["jobs"]["notebooks"]["steps"])
 
 
-def test_the_oldest_releases_are_tested_every_week():
+def test_every_set_of_releases_is_tested_every_week():
     workflow = yaml.safe_load(text_of(".github/workflows/tests.yml"))
-    job = workflow["jobs"]["lower-bounds"]
-    steps = {key: value for step in job["steps"] for key, value in step.items()}
-    assert steps["with"]["python-version"] == check_lower_bounds.oldest_python(PROJECT)
-    assert any("python scripts/check_lower_bounds.py" in step.get("run", "") for step in job["steps"])
+    job = workflow["jobs"]["releases"]
     assert "schedule" in job["if"]
+    pythons = {row["versions"]: row["python"] for row in job["strategy"]["matrix"]["include"]}
+    oldest = check_versions.oldest_python(PROJECT)
+    assert pythons == {"lowest": oldest, "newest": oldest, "colab": check_versions.COLAB_PYTHON}
+    assert pythons.keys() == set(check_versions.SETS)
+    runs = [step.get("run", "") for step in job["steps"]]
+    assert "python scripts/check_versions.py ${{ matrix.versions }}" in runs
     for line in PROJECT["dependencies"]:
         assert re.search(r">=\s*\d", line), f"{line}: no lower bound, so no release is the oldest"
+
+
+def test_the_sets_of_releases_are_what_they_are_called(tmp_path):
+    by_set = {
+        versions: check_versions.commands("uv", versions, PROJECT, tmp_path / "venv")
+        for versions in check_versions.SETS
+    }
+    assert "lowest-direct" in by_set["lowest"][1] and "lowest-direct" not in by_set["newest"][1]
+    assert f"torch=={check_versions.COLAB['torch']}" in by_set["colab"][1]
+    assert by_set["colab"][0][by_set["colab"][0].index("--python") + 1] == check_versions.COLAB_PYTHON
+    python = check_versions.interpreter_of(tmp_path / "venv")
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert check_versions.commands("uv", "lowest", PROJECT, tmp_path / "venv", keep=True) == []
 
 
 def test_rooms_import_one_way(monkeypatch):
@@ -100,7 +117,7 @@ def test_module_map_names_the_rooms_that_exist_in_the_order_of_the_floors():
         for path in (ROOT / "drive_unet").iterdir()
         if not path.name.startswith("__") and any(file.is_relative_to(path) for file in files())
     }
-    assert set(described) == rooms - {"__init__.pyi"}
+    assert set(described) == rooms - {"__init__.pyi", "py.typed"}
     assert len(described) == len(set(described))
 
 
