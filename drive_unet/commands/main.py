@@ -315,6 +315,17 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     predict.add_argument(
         "--overlay", action="store_true", help="write NAME_overlay.png too: the photograph, vessels outlined"
     )
+    predict.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure density, calibre, branching, tortuosity and fractal dimension, in summary.csv",
+    )
+    predict.add_argument(
+        "--micrometres-per-pixel",
+        metavar="X",
+        type=_positive,
+        help="of the photographs, where it is known: noted beside the measurements, which are in pixels",
+    )
     predict.add_argument("--device", metavar="D", help=DEVICE)
     predict.add_argument(
         "--batch",
@@ -400,6 +411,17 @@ def _path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is in the home folder of nobody") from error
+
+
+def _positive(text: str) -> float:
+    """The type of numbers above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
 
 
 def _share(text: str) -> float:

@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -77,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
         mask_given=options.mask is not None,
         settings={"weights": fingerprint(model), "flips": options.tta, "threshold": options.threshold},
         overlay="overlay" in kinds,
+        measured=options.measure,
+        scale=options.micrometres_per_pixel,
     )
     share = photographs[rank::processes]
     finished = command.check(share, resume=options.resume)  # all of them before the first is written
@@ -102,13 +104,14 @@ def run(options: argparse.Namespace) -> int:
                     _tell_failure(outputs, outcome.photograph.name, outcome.photograph, outcome.fault)
                 else:
                     done += 1
-                    outputs.tell(outcome.photograph.name, outcome.row)
                     if not _quiet(todo):
                         _say(outcome.words, sys.stdout)
                 progress.update()
     except (KeyboardInterrupt, _CannotGoOn) as stopped:
-        print(file=sys.stderr)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # below the bar
         why = "interrupted" if isinstance(stopped, KeyboardInterrupt) else str(stopped)
+        done = len(finished) + command.written
         complain(f"{why}; {done} of {len(share)} photographs are finished: --resume goes on with the others")
         _summarise(outputs)
         if isinstance(stopped, KeyboardInterrupt):
@@ -141,10 +144,9 @@ class _Loaded(NamedTuple):
 
 @dataclass
 class _Outcome:
-    """What came of a photograph: a row, a fault, or the reason why it is none."""
+    """What came of a photograph in words: what was found, a fault, or the reason why it is none."""
 
     photograph: Photograph
-    row: dict[str, Any] = field(default_factory=dict)
     words: str = ""
     fault: str = ""
     error: BaseException | None = None
@@ -170,6 +172,9 @@ class _Command:
     mask_given: bool
     settings: dict[str, Any]
     overlay: bool
+    measured: bool
+    scale: float | None
+    written: int = 0
 
     def made_of(self, photograph: Photograph) -> dict[str, Any]:
         """What a prediction is made of, for its record."""
@@ -190,7 +195,8 @@ class _Command:
                 made_of = self.made_of(photograph)
             except OSError:
                 continue  # is told when it is read
-            told = self.outputs.rows.get(photograph.name, {}).get("status") == DONE
+            row = self.outputs.rows.get(photograph.name, {})
+            told = row.get("status") == DONE and ("calibre_mean" in row or not self.measured)
             if self.outputs.check(self.names(photograph), made_of) and told and resume:
                 finished.add(photograph)
         return finished
@@ -287,13 +293,32 @@ class _Command:
             "fov_from": loaded.fov_from or "photograph",
             "vessel_share": round(float(share), 5),
         }
+        self.outputs.tell(
+            photograph.name, row
+        )  # here: who interrupts the command does not wait for the screen
+        self.written += 1
         words = f" ({loaded.fov_from})" if loaded.fov_from else ""
         written = self.outputs.folder / self.names(photograph)[0]
         return _Outcome(
-            photograph,
-            row,
-            f"{photograph.path}: {share:.1%} of the field of view{words} is vessel, {written}",
+            photograph, f"{photograph.path}: {share:.1%} of the field of view{words} is vessel, {written}"
         )
+
+    def _measure(self, result: Segmentation) -> dict[str, Any]:
+        """The measurements of a photograph, for its row; empty where there was nothing to measure."""
+        from drive_unet.measurement import measure  # here: it loads scikit-image
+
+        measured = measure(
+            result.vessels,
+            result.fov,
+            result.probability,
+            threshold=self.segmenter.threshold,
+            scale=self.scale,
+        ).as_dict()
+        return {
+            key: f"{value:.6g}" if value == value else ""
+            for key, value in measured.items()
+            if key != "fov_width"
+        }
 
 
 def _attempt(photograph: Photograph, step: Callable, *arguments: Any) -> Any:

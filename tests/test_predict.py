@@ -1,0 +1,394 @@
+"""Photographs of one's own on the command line: formats, folders, bad input, resuming, sharing, overlap."""
+
+import csv
+import errno
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import arteries_and_veins, disc, photograph, tree, write_files
+from PIL import Image
+
+from drive_unet import UNet, segment
+from drive_unet.commands import predict as command
+from drive_unet.commands import threads
+from drive_unet.commands.main import main
+from drive_unet.commands.outputs import RECORD
+from drive_unet.data import read_image
+from drive_unet.inference import Segmenter
+from drive_unet.measurement import measure
+
+SIZE = (58, 60)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of tiny weights."""
+    torch.manual_seed(0)
+    return UNet(widths=(8, 8)).save_pretrained(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture
+def predict(weights, tmp_path, capsys):
+    """Run the command into tmp_path / "out": the exit code, and what it says."""
+
+    def run(*arguments, out=tmp_path / "out"):
+        capsys.readouterr()
+        words = ["predict", *map(str, arguments), "--out", str(out), "--weights", str(weights)]
+        return main(words), capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def eyes(tmp_path):
+    """A folder of three photographs."""
+    return write_files(tmp_path / "in", {f"eye {number}.png": photograph(number) for number in range(3)})
+
+
+def rows(folder):
+    with (folder / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return {Path(row["photograph"]).name: row for row in csv.DictReader(file)}
+
+
+def pictures(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+
+
+def interrupt_at(monkeypatch, number, error=KeyboardInterrupt):
+    """Have the photograph of this number raise when it is prepared, before the others that follow."""
+    prepare, calls = Segmenter.prepare, []
+
+    def stopping(self, image, fov=None):
+        calls.append(image)
+        if len(calls) > number:
+            raise error
+        return prepare(self, image, fov)
+
+    monkeypatch.setattr(Segmenter, "prepare", stopping)
+
+
+# ------------------------------------------------------------------------------------------------ formats
+
+RED_FREE = photograph(3)[..., 1]
+FORMATS = {
+    "colour.jpg": lambda: Image.fromarray(photograph(3)),
+    "grey.png": lambda: Image.fromarray(RED_FREE),
+    "grey16.png": lambda: Image.fromarray(RED_FREE.astype(np.uint16) * 257),
+    "grey16.tif": lambda: Image.fromarray(RED_FREE.astype(np.uint16) * 257),
+    "transparent.png": lambda: Image.fromarray(photograph(3)).convert("RGBA"),
+    "printed.tif": lambda: Image.fromarray(photograph(3)).convert("CMYK"),
+    "printed.jpg": lambda: Image.fromarray(photograph(3)).convert("CMYK"),
+    "palette.gif": lambda: Image.fromarray(photograph(3)).quantize(200),
+    "new.webp": lambda: Image.fromarray(photograph(3)),
+    "wavelets.jp2": lambda: Image.fromarray(photograph(3)),
+    "old.bmp": lambda: Image.fromarray(photograph(3)),
+}
+
+
+def test_every_format_is_predicted_as_python_does_it(predict, weights, tmp_path):
+    for name, make in FORMATS.items():
+        path = tmp_path / name.replace(".", "") / name  # each in a folder of its own: two have one name
+        path.parent.mkdir()
+        make().save(path)
+    turned = Image.fromarray(np.rot90(photograph(3, (58, 80))))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    code, _ = predict(tmp_path, "--recursive")
+    assert code == 0
+    network = UNet.from_pretrained(weights)
+    for name in FORMATS:
+        expected = segment(network, tmp_path / name.replace(".", "") / name)
+        written = tmp_path / "out" / name.replace(".", "") / f"{Path(name).stem}_vessels.png"
+        np.testing.assert_array_equal(np.asarray(Image.open(written)) > 0, expected.vessels)
+    assert Image.open(tmp_path / "out" / "turned_vessels.png").size == (80, 58)
+    assert len(rows(tmp_path / "out")) == len(FORMATS) + 1
+
+
+def write_dicom(path, pixels, kind="RGB", stored=8):
+    """A DICOM file of one frame, without compression."""
+    pydicom = pytest.importorskip("pydicom")
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    header.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID
+    header.Rows, header.Columns = pixels.shape[:2]
+    header.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+    header.PhotometricInterpretation, header.PixelRepresentation = kind, 0
+    header.BitsAllocated, header.BitsStored, header.HighBit = pixels.itemsize * 8, stored, stored - 1
+    if pixels.ndim == 3:
+        header.PlanarConfiguration = 0
+    header.PixelData = pixels.tobytes()
+    header.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_of_any_name_is_read(predict, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_dicom(folder / "IM0001", photograph(3))  # without an ending, as they come
+    write_dicom(folder / "left.dcm", RED_FREE.astype(np.uint16) * 16, "MONOCHROME2", 12)
+    write_dicom(folder / "right.dcm", 4095 - RED_FREE.astype(np.uint16) * 16, "MONOCHROME1", 12)
+    np.testing.assert_array_equal(read_image(folder / "IM0001"), photograph(3))
+    for name in ("left", "right"):
+        assert np.abs(read_image(folder / f"{name}.dcm")[..., 0].astype(int) - RED_FREE).max() <= 1
+    assert predict(folder)[0] == 0
+    assert set(rows(tmp_path / "out")) == {"IM0001", "left.dcm", "right.dcm"}
+    (folder / "torn.dcm").write_bytes((folder / "left.dcm").read_bytes()[:600])
+    code, said = predict(folder / "torn.dcm")
+    assert code == 1 and "torn.dcm is a DICOM file without a picture that can be read" in said.err
+
+
+def test_dicom_without_pydicom_says_what_to_install(predict, tmp_path, monkeypatch):
+    write_dicom(tmp_path / "eye.dcm", photograph(3))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    code, said = predict(tmp_path / "eye.dcm")
+    assert code == 1 and "pip install 'drive-unet[dicom]'" in said.err
+
+
+# ------------------------------------------------------------------------------------------------ folders
+
+
+def test_the_tree_is_kept_and_nothing_is_left_out_in_silence(predict, tmp_path):
+    root = write_files(
+        tmp_path / "in",
+        {
+            "top.png": photograph(1),
+            "clinic a/left.png": photograph(2),
+            "clinic b/left.png": photograph(3),
+            "clinic b/left_1stHO.png": tree(3),
+            "clinic b/left_AVmanual.png": arteries_and_veins(tree(3)),
+            "clinic b/drawn.png": tree(3),
+            "clinic b/coloured.png": arteries_and_veins(tree(3)),
+        },
+    )
+    (root / "notes.txt").write_text("seen on Monday")
+    (root / ".DS_Store").write_text("litter")
+    code, said = predict(root)
+    assert code == 0 and set(pictures(tmp_path / "out")) == {"top_vessels.png", "top_probability.png"}
+    assert "notes.txt, no pictures" in said.err and "DS_Store" not in said.err
+    assert "not looked into clinic a and clinic b; --recursive does that" in said.err
+
+    out = tmp_path / "tree"
+    code, said = predict(root, "--recursive", out=out)
+    names = ("top", "clinic a/left", "clinic b/left")
+    assert set(pictures(out)) == {
+        f"{name}_{kind}.png" for name in names for kind in ("vessels", "probability")
+    }
+    assert code == 0 and len(rows(out)) == 2  # two of one name
+    assert "left_1stHO.png and left_AVmanual.png, labels or predictions by their names" in said.err
+    for name in ("drawn.png", "coloured.png"):
+        assert sum(name in line and "drawn in a few colours" in line for line in said.err.splitlines()) == 1
+    code, said = predict(root / "clinic b" / "drawn.png", out=tmp_path / "none")
+    assert code == 1 and "drawn in a few colours" in said.err and "0 of 0" in said.out
+
+
+def test_masks_follow_the_tree(predict, tmp_path):
+    left = disc() & (np.arange(SIZE[1]) < 30)
+    write_files(tmp_path / "in", {f"{part}/eye.png": photograph(3) for part in "ab"})
+    write_files(tmp_path / "masks", {"a/eye.png": left, "b/eye_mask.png": disc() & ~left})
+    code, _ = predict(tmp_path / "in", "--recursive", "--mask", tmp_path / "masks", "--outputs", "fov")
+    assert code == 0
+    for part, mask in (("a", left), ("b", disc() & ~left)):
+        written = np.asarray(Image.open(tmp_path / "out" / part / "eye_fov.png")) > 0
+        np.testing.assert_array_equal(written, mask)
+
+
+# ------------------------------------------------------------------------------------------------- outputs
+
+
+def test_outputs_can_be_chosen(predict, weights, eyes, tmp_path):
+    code, _ = predict(eyes / "eye 1.png", "--outputs", "fov,centreline,vessels", "--overlay")
+    kinds = ("centreline", "fov", "overlay", "vessels")
+    assert code == 0 and list(pictures(tmp_path / "out")) == [f"eye 1_{kind}.png" for kind in kinds]
+    drawn = {kind: np.asarray(Image.open(tmp_path / "out" / f"eye 1_{kind}.png")) for kind in kinds}
+    result = segment(UNet.from_pretrained(weights), eyes / "eye 1.png")
+    np.testing.assert_array_equal(drawn["fov"] > 0, result.fov)
+    assert not (drawn["centreline"] > 0)[~result.vessels].any() and drawn["centreline"].any()
+    changed = (drawn["overlay"] != photograph(1)).any(axis=2)
+    assert changed.any() and not changed[result.vessels].any()  # no pixel of a vessel is hidden
+    with pytest.raises(SystemExit):
+        predict(eyes, "--outputs", "vessels,nonsense")
+
+
+def test_measurements_are_those_of_python(predict, weights, eyes, tmp_path):
+    code, _ = predict(eyes / "eye 1.png", "--measure", "--micrometres-per-pixel", 8)
+    network = UNet.from_pretrained(weights)
+    result = segment(network, eyes / "eye 1.png")
+    expected = measure(
+        result.vessels, result.fov, result.probability, threshold=network.threshold_single, scale=8
+    ).as_dict()
+    row = rows(tmp_path / "out")["eye 1.png"]
+    assert code == 0 and {"calibre_mean", "tortuosity", "micrometres_per_pixel"} <= set(expected)
+    for key, value in expected.items():
+        assert float(row[key] or "nan") == pytest.approx(value, rel=1e-5, nan_ok=True), key
+    assert predict(eyes / "eye 2.png")[0] == 0
+    prepared = rows(tmp_path / "out")
+    assert prepared["eye 2.png"]["calibre_mean"] == ""
+    assert predict(eyes, "--resume", "--measure")[0] == 0  # what is there was not measured yet
+    assert all(row["area_density"] for row in rows(tmp_path / "out").values())
+
+
+def test_batches_and_single_photographs_agree(predict, tmp_path):
+    folder = write_files(
+        tmp_path / "in", {f"{n}.png": photograph(n, SIZE if n % 3 else (70, 72)) for n in range(5)}
+    )
+    assert predict(folder)[0] == 0 and predict(folder, "--batch", 3, out=tmp_path / "batched")[0] == 0
+    for name in pictures(tmp_path / "out"):
+        single, batched = (np.asarray(Image.open(tmp_path / out / name)) for out in ("out", "batched"))
+        assert np.abs(single.astype(int) - batched).max() <= (255 if "vessels" in name else 2)
+        assert (single != batched).mean() < (0.01 if "vessels" in name else 1)
+
+
+# -------------------------------------------------------------------------------------------------- resuming
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(predict, eyes, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_ahead", lambda pool, function, items, most: map(function, items))
+        interrupt_at(patch, 1)
+        code, said = predict(eyes)
+    assert code == 130 and "--resume goes on" in said.err and "interrupted" in said.err
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".part"]
+    whole = tmp_path / "whole"
+    assert predict(eyes, out=whole)[0] == 0
+
+    prepared, prepare = [], Segmenter.prepare
+    monkeypatch.setattr(
+        Segmenter, "prepare", lambda self, *given: prepared.append(1) or prepare(self, *given)
+    )
+    before = len(pictures(tmp_path / "out")) // 2
+    code, said = predict(eyes, "--resume")
+    assert code == 0 and len(prepared) == 3 - before and "3 of 3" in said.out
+    assert pictures(tmp_path / "out") == pictures(whole)
+    assert len(rows(tmp_path / "out")) == 3
+    prepared.clear()
+    assert predict(eyes, "--resume")[0] == 0 and not prepared
+
+    Image.fromarray(photograph(9)).save(eyes / "eye 1.png")  # another photograph of that name
+    code, said = predict(eyes, "--resume")
+    assert code == 1 and "with another photograph" in said.err and not prepared
+    assert predict(eyes, "--overwrite")[0] == 0
+    (tmp_path / "out" / "eye 2_vessels.png").unlink()
+    prepared.clear()
+    assert predict(eyes, "--resume")[0] == 0 and len(prepared) == 1
+    code, said = predict(eyes, "--resume", "--tta")
+    assert code == 1 and "with another flips" in said.err
+
+
+def test_a_summary_of_ones_own_is_not_replaced(predict, eyes, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.csv").write_text("mine")
+    code, said = predict(eyes)
+    assert code == 1 and "summary.csv exists, and nothing says" in said.err
+    assert (tmp_path / "out" / "summary.csv").read_text() == "mine"
+
+
+# ------------------------------------------------------------------------------------------------- bad input
+
+
+def test_whatever_is_wrong_with_a_photograph_is_a_line_and_a_row(predict, tmp_path, monkeypatch):
+    folder = write_files(tmp_path / "in", {"good.png": photograph(3), "other.png": photograph(4)})
+    (folder / "text.png").write_text("this is no picture")
+    (folder / "empty.jpg").write_bytes(b"")
+    Image.fromarray(photograph(3)).save(folder / "torn.jpg")
+    (folder / "torn.jpg").write_bytes((folder / "torn.jpg").read_bytes()[:500])
+    Image.fromarray(np.full((1, 1, 3), 90, np.uint8)).save(folder / "dot.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "black.png")
+    Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(folder / "nan.tif")
+    code, said = predict(folder)
+    expected = {
+        "text.png": "is no image",
+        "empty.jpg": "is no image",
+        "torn.jpg": "is cut off or damaged",
+        "dot.png": "is 1x1 px, too small",
+        "huge.png": "more than 80 megapixels",
+        "black.png": "is black",
+        "nan.tif": "not numbers",
+    }
+    lines, table = said.err.splitlines(), rows(tmp_path / "out")
+    assert code == 1 and len(lines) == len(expected)
+    for name, words in expected.items():
+        assert sum(name in line and words in line for line in lines) == 1, (name, lines)
+        assert table[name]["status"] == "failed" and words in table[name]["reason"]
+    assert {name for name, row in table.items() if row["status"] == "done"} == {"good.png", "other.png"}
+    assert len(pictures(tmp_path / "out")) == 4 and "2 of 9 photographs" in said.out
+
+
+def test_folders_without_photographs(predict, tmp_path):
+    (tmp_path / "in").mkdir()
+    code, said = predict(tmp_path / "in")
+    assert code == 1 and "holds no photographs" in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_a_line_and_the_others_go_on(predict, eyes, tmp_path):
+    code, _ = predict(eyes / "eye 1.png")
+    (tmp_path / "out" / "eye 0_vessels.png").mkdir(parents=True)
+    code, said = predict(eyes, "--overwrite")
+    assert code == 1 and said.err.count("\n") == 1 and "eye 0_vessels.png cannot be written" in said.err
+    assert rows(tmp_path / "out")["eye 0.png"]["status"] == "failed"
+    assert rows(tmp_path / "out")["eye 2.png"]["status"] == "done"
+
+
+def test_a_full_disk_ends_it_with_a_line(predict, eyes, tmp_path, monkeypatch):
+    save, calls = Image.Image.save, []
+
+    def full(self, *given, **settings):
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, *given, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        code, said = predict(eyes)
+    assert code == 1 and "No space left on device" in said.err and "--resume goes on" in said.err
+    assert said.err.strip().count("\n") == 0
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    assert predict(eyes, "--resume")[0] == 0 and len(pictures(tmp_path / "out")) == 6
+
+
+def test_a_torn_record_loses_no_entry(predict, eyes, tmp_path):
+    predict(eyes / "eye 1.png")
+    with (tmp_path / "out" / RECORD).open("a") as record:
+        record.write('{"file": "eye')
+    assert predict(eyes)[0] == 0
+    assert predict(eyes, "--resume")[0] == 0
+
+
+# ------------------------------------------------------------------------------------- processes and threads
+
+
+def test_processes_share_the_photographs(predict, eyes, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    names = []
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", f"{rank}")
+        assert predict(eyes)[0] == 0
+        names.append({name for name in pictures(tmp_path / "out") if "vessels" in name})
+    assert names == [{"eye 1_vessels.png"}, {f"eye {number}_vessels.png" for number in range(3)}]
+    assert len(rows(tmp_path / "out")) == 3
+
+
+def test_threads_are_as_many_as_cores_are_idle(monkeypatch):
+    def seen(busy, own, cores=8, quota=None):
+        monkeypatch.setattr(threads, "_AT_START", threads._Snapshot(100.0, 1.0, 10.0))
+        monkeypatch.setattr(threads, "_snapshot", lambda: threads._Snapshot(100.0 + busy, 1.0 + own, 12.0))
+        monkeypatch.setattr(threads, "allowed", lambda: cores)
+        monkeypatch.setattr(os, "cpu_count", lambda: 8)
+        return threads.free()
+
+    assert seen(busy=2.0, own=2.0) == 8  # nobody else
+    assert seen(busy=12.0, own=2.0) == 3  # five cores of others over two seconds
+    assert seen(busy=16.0, own=1.0) == 1
+    assert seen(busy=2.0, own=2.0, cores=2) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert seen(busy=2.0, own=2.0) == 2
