@@ -36,6 +36,7 @@ from .metrics import scores as scores
 from .models import ArticleNet as ArticleNet
 from .models import UNet as UNet
 from .plots import visualize_segmentation as visualize_segmentation
+from .preprocessing import assess as assess
 from .preprocessing import detect_fov as detect_fov
 from .preprocessing import prepare as prepare
 from .preprocessing import standardise as standardise

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from drive_unet.data.reading import read_image
 from drive_unet.models import fused
 from drive_unet.preprocessing.prepare import Prepared, prepare
+from drive_unet.preprocessing.rim import Rim
 from drive_unet.progress import bar
 
 if TYPE_CHECKING:  # they load torchvision, which takes as long as all the rest
@@ -80,7 +81,7 @@ def predict_flips(
     """The four flipped predictions, turned back: (4, H, W) float32. Their spread shows doubt."""
     run = Segmenter(model, tta=True, device=device)
     prepared = run.prepare(photograph, fov)
-    return prepared.restore(run.flips([prepared])[:, 0])
+    return prepared.restore(believed(run.flips([prepared])[:, 0], prepared))
 
 
 def predict_all(
@@ -135,6 +136,12 @@ def segment(
     return Segmenter(model, tta=tta, threshold=threshold, device=device)(photograph, fov)
 
 
+def believed(maps: Tensor, prepared: Prepared) -> Tensor:
+    """Maps (n, h, w) of a photograph without the vessels that networks see in its rim; see `Rim`."""
+    rim = Rim(prepared.fov[0].numpy() > 0)
+    return torch.stack([each * torch.from_numpy(rim.belief(each.numpy())) for each in maps])
+
+
 class Segmenter:
     """A network made ready once, for any number of photographs; the caller's own is left alone.
 
@@ -183,9 +190,9 @@ class Segmenter:
             by_size.setdefault(prepared.image.shape, []).append(index)
         maps: list[Tensor] = [torch.empty(0)] * len(photographs)
         for indices in by_size.values():
-            batch = self.flips([photographs[index] for index in indices]).mean(dim=0)
-            for index, probability in zip(indices, batch, strict=True):
-                maps[index] = probability
+            flips = self.flips([photographs[index] for index in indices])
+            for position, index in enumerate(indices):
+                maps[index] = believed(flips[:, position], photographs[index]).mean(dim=0)
         return maps
 
     def finish(self, prepared: Prepared, probability: Tensor) -> Segmentation:
@@ -195,7 +202,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def flips(self, photographs: Sequence[Prepared]) -> Tensor:
-        """One map a flip of photographs of one size, (flips, B, h, w) float32 on the CPU, at their scale."""
+        """One map a flip of photographs of one size, (flips, B, h, w) float32 on the CPU, rims and all."""
         batch = torch.stack([prepared.image for prepared in photographs]).to(self.device)
         height, width = batch.shape[-2:]
         tile = 1024 if self.tile is None and height * width > LARGE else self.tile

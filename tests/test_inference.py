@@ -5,13 +5,14 @@ import pytest
 import torch
 from monai.inferers import sliding_window_inference
 from PIL import Image
+from scipy import ndimage
 from skimage.data import retina
 
 from drive_unet.data import DRIVEDataset, load_drive, store
-from drive_unet.inference import predict, predict_all, predict_flips, segment
+from drive_unet.inference import Segmenter, predict, predict_all, predict_flips, segment
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
-from drive_unet.preprocessing import prepare
+from drive_unet.preprocessing import Rim, detect_fov, prepare
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,38 @@ def test_a_photograph_without_dark_surround_and_a_tiny_one(model):
     assert predict(model, crop[:3, :5]).shape == (3, 5)
 
 
+def test_a_crescent_along_the_rim_is_no_vessel_and_what_crosses_the_rim_is():
+    y, x = np.mgrid[:400, :420]
+    away = np.hypot(y - 200, x - 210)
+    fov = (away < 190) & (y > 40)  # the frame cuts it off above, as many cameras do
+    angle = np.arctan2(y - 200, x - 210)
+    vessels = fov & (np.abs((angle * 7 / np.pi + 0.5) % 1 - 0.5) * away < 12)  # spokes
+    crescent = fov & (away > 184) & (np.abs(angle) < 1)
+    probability = np.where(vessels | crescent, 0.9, 0.02).astype(np.float32)
+    belief = Rim(fov).belief(probability)
+    believed = probability * belief
+    assert (believed[crescent & ~vessels & (np.abs(angle) < 0.8)] < 0.3).mean() > 0.95
+    deeper = vessels & (away < 183)
+    np.testing.assert_array_equal(believed[deeper & (y > 60)], probability[deeper & (y > 60)])
+    outermost = fov & (away > 190 - 0.012 * 380) & (y > 60)
+    inside = fov & ~outermost
+    assert (believed >= 0.5)[outermost].mean() <= 0.5 * (believed >= 0.5)[inside].mean()
+    np.testing.assert_array_equal(Rim(np.ones_like(fov)).belief(probability), 1)
+    np.testing.assert_array_equal(Rim(np.zeros_like(fov)).belief(probability), 1)
+
+
+@pytest.mark.parametrize("shape", [(960, 999), (300, 310)])
+def test_the_rim_holds_at_most_half_as_much_vessel_as_the_rest(model, shape):
+    image = np.asarray(Image.fromarray(retina()).resize(shape[::-1]))
+    away = ndimage.distance_transform_edt(detect_fov(image)) / shape[1]
+    dim = (image * (1 - 0.75 * (1 - away / 0.08).clip(0) ** 2)[..., None]).astype(
+        np.uint8
+    )  # a dark periphery
+    result = segment(model, dim)
+    rim = result.fov & (ndimage.distance_transform_edt(result.fov) <= 0.012 * shape[1])
+    assert result.vessels[rim].mean() <= 0.5 * result.vessels[result.fov & ~rim].mean()
+
+
 class Bare(torch.nn.Module):
     """Somebody's own network: it maps (B, 3, H, W) to logits, and that is all that is known of it."""
 
@@ -149,6 +182,7 @@ def test_tiles_agree_with_monais(drive):
     with torch.inference_mode():
         theirs = sliding_window_inference(prepared.image[None], (320, 320), 1, network, 0.25, "gaussian")
     theirs = prepared.restore(torch.sigmoid(theirs)[0, 0])
-    difference = np.abs(predict(network, sample, tile=320, overlap=80) - theirs)
+    run = Segmenter(network, tile=320, overlap=80)
+    difference = np.abs(prepared.restore(run.flips([prepared])[0, 0]) - theirs)
     # Theirs keep some weight at the rims of tiles, where convolutions see padding; elsewhere all is the same.
     assert np.quantile(difference, 0.95) < 1e-3 and difference.mean() < 2e-3

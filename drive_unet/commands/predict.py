@@ -40,11 +40,24 @@ from drive_unet.commands.threads import choose
 from drive_unet.data.reading import check_fov, read_image, read_mask
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmentation, Segmenter
+from drive_unet.preprocessing.fov import detect_fov
 from drive_unet.preprocessing.prepare import Prepared
+from drive_unet.preprocessing.quality import Quality, assess
 from drive_unet.progress import bar
 
 SUMMARY = "summary.csv"
-COLUMNS = ("photograph", "status", "reason", "width", "height", "fov_width", "fov_from", "vessel_share")
+COLUMNS = (
+    "photograph",
+    "status",
+    "reason",
+    "quality",
+    "quality_reasons",
+    "width",
+    "height",
+    "fov_width",
+    "fov_from",
+    "vessel_share",
+)
 DONE, FAILED = "done", "failed"
 OUTLINE = (59, 240, 220)  # a colour that no retina has; keeps apart from red under all colour deficiencies
 SMALLEST = 16  # pixels along a side
@@ -106,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
                     done += 1
                     if not _quiet(todo):
                         _say(outcome.words, sys.stdout)
+                    if outcome.poor:
+                        _say(outcome.poor, sys.stdout)
                 progress.update()
     except (KeyboardInterrupt, _CannotGoOn) as stopped:
         if sys.stderr.isatty():
@@ -121,9 +136,11 @@ def run(options: argparse.Namespace) -> int:
     if rank == 0:
         outputs.read()
         _summarise(outputs)
+        poor = sum(outputs.rows.get(each.name, {}).get("quality") == "poor" for each in photographs)
         words = f"{done} of {done + faults} photographs are predicted" + (
             f", {len(finished)} of them earlier" if finished and processes == 1 else ""
         )
+        words += f", {poor} of poor quality" if poor else ""
         print(f"{words}; {options.out / SUMMARY} has a row for each", flush=True)
     together([0, 0, 0])  # a launcher ends the others where one has ended with a fault
     return 1 if faults or not done else 0
@@ -139,6 +156,7 @@ class _Loaded(NamedTuple):
     prepared: Prepared
     image: np.ndarray | None  # (H, W, 3) uint8, where it is to be drawn on
     fov_from: str
+    quality: Quality
     made_of: dict[str, Any]
 
 
@@ -148,6 +166,7 @@ class _Outcome:
 
     photograph: Photograph
     words: str = ""
+    poor: str = ""
     fault: str = ""
     error: BaseException | None = None
     left_out: str = ""
@@ -258,8 +277,13 @@ class _Command:
         if is_drawn(image):
             raise _Drawn(f"{path} left out, drawn in a few colours as labels are, no photograph")
         fov, fov_from = _fov(self.masks.get(photograph), image, self.mask_given)
+        try:
+            fov = detect_fov(image) if fov is None else fov
+        except DataError as error:
+            raise DataError(f"{path}: {error} (quality: {assess(image)})") from error
         prepared = self.segmenter.prepare(image, fov)
-        return _Loaded(photograph, prepared, image if self.overlay else None, fov_from, made_of)
+        quality = assess(image, fov)
+        return _Loaded(photograph, prepared, image if self.overlay else None, fov_from, quality, made_of)
 
     def write(self, loaded: _Loaded, probability: Tensor) -> _Outcome:
         """Write what was asked for of a photograph."""
@@ -287,21 +311,23 @@ class _Command:
             "photograph": str(photograph.path),
             "status": DONE,
             "reason": "",
+            "quality": "good" if loaded.quality.good else "poor",
+            "quality_reasons": "; ".join(loaded.quality.reasons),
             "width": width,
             "height": height,
             "fov_width": int(columns[-1] - columns[0] + 1) if len(columns) else 0,
             "fov_from": loaded.fov_from or "photograph",
             "vessel_share": round(float(share), 5),
         }
-        self.outputs.tell(
-            photograph.name, row
-        )  # here: who interrupts the command does not wait for the screen
+        if self.measured:
+            row |= self._measure(result)
+        self.outputs.tell(photograph.name, row)  # here, so that an interruption loses no row
         self.written += 1
         words = f" ({loaded.fov_from})" if loaded.fov_from else ""
         written = self.outputs.folder / self.names(photograph)[0]
-        return _Outcome(
-            photograph, f"{photograph.path}: {share:.1%} of the field of view{words} is vessel, {written}"
-        )
+        words = f"{photograph.path}: {share:.1%} of the field of view{words} is vessel, {written}"
+        poor = "" if loaded.quality.good else f"{photograph.path}: {loaded.quality}"
+        return _Outcome(photograph, words, poor=poor)
 
     def _measure(self, result: Segmentation) -> dict[str, Any]:
         """The measurements of a photograph, for its row; empty where there was nothing to measure."""

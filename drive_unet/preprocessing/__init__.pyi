@@ -36,3 +36,6 @@ from .prepare import (
 from .prepare import (
     standardise as standardise,
 )
+from .quality import Quality as Quality
+from .quality import assess as assess
+from .rim import Rim as Rim
