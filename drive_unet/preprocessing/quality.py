@@ -30,7 +30,7 @@ _REDDISH, _HUE = 0.8, (-12.0, 35.0)  # share of pixels with red >= green >= blue
 _GREY = 0.06  # of saturation, below which a picture has no colour
 _ROUGH = 0.055  # relative contrast of structures about 1/40 of the width; a retina has about .03, a cat .07
 _SHARP = 0.35  # contrast of the finest structures relative to those four times as wide
-_DIM, _GLARE = 0.53, 0.6  # brightness that half of a retina exceeds; share whose brightest channel is full
+_DIM, _GLARE = 0.505, 0.86  # brightness that half of a retina exceeds; share whose brightest channel is full
 
 
 @dataclass(frozen=True)
