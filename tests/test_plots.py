@@ -429,6 +429,22 @@ def test_every_public_figure_is_listed_and_documented():
             assert inspect.signature(function).return_annotation == "Figure", name
 
 
+def test_agreement_of_measurements_with_their_truth():
+    truth = {"calibre": [3.0, 4.0, 5.0, 6.0], "tortuosity": [1.1, 1.2, 1.1, 1.3]}
+    fast = {"calibre": [3.5, 4.5, 5.5, 6.5], "tortuosity": [1.3, 1.1, 1.2, np.nan]}
+    figure = plots.plot_agreement(truth, {"fast": fast, "synthetic": truth})
+    assert "calibre is found best (r = 1.00), tortuosity worst" in figure.get_suptitle()
+    calibre, tortuosity = figure.axes
+    points = {line.get_label(): line.get_xydata() for line in calibre.lines}
+    np.testing.assert_array_equal(points["fast"], np.stack([truth["calibre"], fast["calibre"]], 1))
+    assert calibre.get_xlim() == calibre.get_ylim()
+    assert tortuosity.get_title().startswith("tortuosity (r = -")
+    with pytest.raises(ValueError, match="one value of tortuosity"):
+        plots.plot_agreement(truth, {"fast": {**fast, "tortuosity": [1.0]}})
+    with pytest.raises(ValueError, match="nothing to show"):
+        plots.plot_agreement({}, {})
+
+
 def test_use_style_is_silent_and_needs_no_notebook(capfd):
     with mpl.rc_context():
         plots.use_style()

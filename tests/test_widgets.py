@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from drive_unet import metrics
+from drive_unet.painter import painting
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import paint
 from drive_unet.plots.overlays import COLOURS, FOUND, fov_outline, rgb
@@ -379,6 +380,26 @@ def test_another_seed_is_another_eye(eye):
     eye.seed.value = 4
     assert eye.picture.value != before
     assert eye.line.value != line
+
+
+def test_other_light_or_lesions_grow_no_vessels_afresh(eye):
+    grown, behind = painting._vessels.cache_info().misses, painting._ground.cache_info().misses
+    for name in ("lesions", "light", "reflex"):
+        eye.strengths[name].value = SLIDERS[name][1]
+    assert painting._vessels.cache_info().misses == grown
+    assert painting._ground.cache_info().misses == behind
+    assert eye.picture.value == encode(
+        draw_eye_view(3, mix=Ingredients(lesions=6, light=2, reflex=2), size=SMALL)
+    )
+
+
+def test_the_lesions_slider_shows_in_every_eye():
+    for seed in range(6):
+        without, many = (
+            draw_eye_view(seed, mix=Ingredients(lesions=strength), size=SMALL).astype(int)
+            for strength in (0, SLIDERS["lesions"][1])
+        )
+        assert (np.abs(without - many).max(-1) > 12).sum() > 20
 
 
 def test_another_view_paints_nothing_afresh(eye):

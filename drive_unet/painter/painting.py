@@ -9,6 +9,7 @@ they were.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,16 +67,17 @@ def paint(seed: int, size: tuple[int, int] = (584, 565), mix: Ingredients = AS_U
     if min(size) < SMALLEST:
         raise ValueError(f"size={size} (height, width): an eye needs {SMALLEST} pixels or more each way")
     chance = np.random.default_rng(seed).spawn(7)
-    y, x = (np.arange(n, dtype=np.float32) + 0.5 for n in size)
-    y, x = y[:, None], x[None, :]
+    y, x = _places(size)
     eye = draw_eye(chance[0], size, mix)
     depth = aperture(chance[0], eye, x, y)
     fov = depth >= 0
-    vessels = course(chance[1], eye, grow(chance[1], eye, mix))
+    vessels = _vessels(seed, size, mix.tortuosity, mix.density, mix.twigs)
     blood, labels, calibre = _draw_vessels(chance[2], eye, vessels, size, mix)
     second_observer = _second_observer(chance[3], eye, vessels, size)
 
-    scene = background(chance[4], eye, size, x, y, mix)
+    scene = _ground(
+        seed, size, mix.tortuosity, mix.density, mix.texture, mix.choroid, mix.sheen, mix.colour
+    ).copy()
     add_lesions(chance[5], eye, scene, x, y, mix)
     _add_vessels(chance[2], eye, scene, blood)
     image = photograph(chance[6], eye, scene, x, y, depth, mix)
@@ -91,6 +93,33 @@ def paint(seed: int, size: tuple[int, int] = (584, 565), mix: Ingredients = AS_U
         skeletonize(skeletonize(labels[0]) | skeletonize(labels[1])),
         eye,
     )
+
+
+@lru_cache(maxsize=4)
+def _vessels(seed: int, size: tuple[int, int], tortuosity: float, density: float, twigs: float) -> Course:
+    """The vessels of an eye, kept for a while: other light or lesions grow none afresh."""
+    mix = Ingredients(tortuosity=tortuosity, density=density, twigs=twigs)
+    places, growth, *_ = np.random.default_rng(seed).spawn(7)
+    eye = draw_eye(places, size, mix)
+    return course(growth, eye, grow(growth, eye, mix))
+
+
+@lru_cache(maxsize=4)
+def _ground(
+    seed: int, size: tuple[int, int], tortuosity: float, density: float, *strengths: float
+) -> np.ndarray:
+    """What lies behind an eye's vessels, kept for a while likewise: (H, W, 3) float32, to be copied."""
+    usual = Ingredients(tortuosity=tortuosity, density=density)
+    mix = usual._replace(**dict(zip(("texture", "choroid", "sheen", "colour"), strengths, strict=True)))
+    places, _, _, _, chance, *_ = np.random.default_rng(seed).spawn(7)
+    y, x = _places(size)
+    return background(chance, draw_eye(places, size, mix), size, x, y, mix)
+
+
+def _places(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The middles of the pixels: y (H, 1) and x (1, W)."""
+    y, x = (np.arange(n, dtype=np.float32) + 0.5 for n in size)
+    return y[:, None], x[None, :]
 
 
 def make_dataset(

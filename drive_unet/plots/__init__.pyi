@@ -1,3 +1,4 @@
+from .agreement import plot_agreement as plot_agreement
 from .charts import plot_by_calibre as plot_by_calibre
 from .charts import plot_calibre as plot_calibre
 from .charts import plot_confusion as plot_confusion

@@ -31,7 +31,9 @@ SLIDERS: dict[str, tuple[float, float, float]] = {
     "density": (0.75, 1.35, 0.05),
     "tortuosity": (0.0, 2.0, 0.25),
     "twigs": (0.0, 1.0, 0.25),  # as usual means all that there is room for
-    **dict.fromkeys(("reflex", "choroid", "lesions", "light"), (0.0, 2.0, 0.25)),
+    **dict.fromkeys(("reflex", "choroid"), (0.0, 2.0, 0.25)),
+    "lesions": (0.0, 6.0, 0.5),  # most eyes have few: only so much brings out every kind
+    "light": (0.0, 2.0, 0.25),
 }
 SEEDS = 50
 SIZE = (438, 424)  # three quarters of DRIVE's frame
