@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
+from pathlib import Path
 
 import kills
 import pytest
 import torch
-from builders import write_split
+from builders import write_split, zipped
 
 from drive_unet import files
-from drive_unet.data import DRIVEDataset
+from drive_unet.data import DRIVEDataset, archives, unpack
 from drive_unet.errors import DataError
 from drive_unet.losses import combine
 from drive_unet.models import UNet
@@ -293,3 +296,38 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         files.write_atomically(path, lambda file: file.write(b"shared"))
         assert path.stat().st_mode & 0o777 == 0o644  # others of the group may read weights
         os.umask(mask)
+
+
+# --------------------------------------------------------------------------------------------- caches
+
+
+def _unpacks(archive, stops, answers):
+    """Unpack an archive; or be killed as soon as its first file is written."""
+    if stops:
+        archives.shutil.copyfileobj = lambda *streams: os.kill(os.getpid(), signal.SIGKILL)
+    answers.put(str(unpack(archive)))
+
+
+@needs_fork
+def test_an_archive_unpacked_by_two_processes_at_once_and_after_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRIVE_UNET_CACHE", str(tmp_path / "cache"))
+    archive = zipped(write_split(tmp_path / "training", "training", range(21, 25)), tmp_path / "training.zip")
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+
+    def run(*stops):
+        started = [fork.Process(target=_unpacks, args=(archive, stop, answers)) for stop in stops]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join()
+        return [process.exitcode for process in started]
+
+    assert run(True) == [-signal.SIGKILL]
+    (left,) = (tmp_path / "cache" / "archives").iterdir()  # half of it, hidden
+    assert left.name.startswith(".")
+    os.utime(left, (0, 0))
+    assert run(False, False, False) == [0, 0, 0]
+    (target,) = {answers.get() for _ in range(3)}
+    assert len([file for file in Path(target).rglob("*") if file.is_file()]) == 12
+    assert [entry.name for entry in Path(target).parent.iterdir()] == [Path(target).name]

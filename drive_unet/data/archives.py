@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -153,6 +154,7 @@ def _extract(
     work = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
         size, free = sum(m.file_size for m in wanted.values()), shutil.disk_usage(target.parent).free
         if size > free:
             raise DataError(
@@ -182,3 +184,13 @@ def _extract(
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they unpacked left there more than a day ago."""
+    for left in folder.glob(".*-*"):
+        try:
+            if time.time() - left.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # gone meanwhile
+            pass
