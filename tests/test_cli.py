@@ -605,6 +605,60 @@ def test_predictions_that_do_not_fit_are_refused(own, tmp_path, capsys):
     assert "is no folder" in refused(capsys, "evaluate", tmp_path / "none", "--data", own)
 
 
+@pytest.mark.parametrize(
+    "name", ["{:02d}_test.png", "{:02d}.png", "{}_vessels.png", "pred_{:02d}_test.png", "{:02d}_manual1.png"]
+)
+def test_predictions_of_any_program_find_their_photographs(name, drive, tmp_path, capsys):
+    for number in range(1, 21):
+        grey(255)(tree(number)).save(tmp_path / name.format(number))
+        grey(255)(disc()).save(tmp_path / f"{number:02d}_fov.png")  # no prediction
+    assert evaluated(capsys, tmp_path, "--data", drive)["dice"] == 1
+
+
+def test_an_audit_has_its_verdict_first_and_a_report(drive, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for number in range(1, 21):
+        values = 0.6 * tree(number) + 0.4 * rng.random(SIZE)
+        picture = (disc() * values * 65535).astype(np.uint16)
+        Image.fromarray(picture).save(tmp_path / f"{number:02d}_test_probability.png")
+    assert done("audit", tmp_path, "--data", drive, "--report", tmp_path / "r.html") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[2].startswith("Your ") and "second observer as reference" in "".join(shown)
+    assert "<h2>The same predictions by every habit" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert done("audit", tmp_path, "--data", drive, "--json", "--threshold", 0.3) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"][0]["auc"] == evaluated(capsys, tmp_path, "--data", drive)["auc"]
+    assert any(row["selection_on_the_test"] for row in found["rows"])
+
+    out = tmp_path / "s.zip"
+    assert done("submit", tmp_path, "--data", drive, "--threshold", 0.5, "--out", out) == 0
+    assert "read back and checked" in (told := capsys.readouterr().out) and "Not certain" in told
+    assert "exists: move it" in refused(capsys, "submit", tmp_path, "--data", drive, "--out", out)
+
+
+def test_two_predictors_are_told_apart_and_scores_written_as_csv(drive, tmp_path, capsys):
+    for folder, shift in (("a", 0), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        for number in range(1, 21):
+            grey(255)(np.roll(tree(number), shift, axis=0)).save(tmp_path / folder / f"{number:02d}.png")
+    settings = ("--data", drive, "--against", tmp_path / "b", "--csv", tmp_path / "scores.csv")
+    gap = evaluated(capsys, tmp_path / "a", *settings)["intervals"]["difference"]
+    assert gap["photographs"] == 20 and 0 < gap["dice"]["low"] <= gap["dice"]["difference"]
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
+        assert [float(row["Dice"]) for row in csv.DictReader(file)] == [1.0] * 20
+
+
+def test_where_test_labels_are_missing_networks_are_trained_fold_by_fold(tmp_path, capsys):
+    own = write_own(tmp_path / "mine")
+    score = ("--data", own, "--folds", 2, "--preset", "tiny", "--runs", tmp_path / "runs")
+    first = evaluated(capsys, *score)
+    assert [part["trained_on_these"] for part in first["protocols"]["folds"]] == [False, False]
+    assert [row["name"] for row in first["per_image"]] == ["eye a", "eye b", "eye c", "eye d"]
+    before = contents(tmp_path / "runs")
+    assert evaluated(capsys, *score) == first  # what is finished is not trained again
+    assert contents(tmp_path / "runs") == before
+
+
 # ---------------------------------------------------------------------- predict
 
 

@@ -175,7 +175,8 @@ def _cross_validates(options: argparse.Namespace, dataset: DriveFolder, photogra
 
 def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset) -> Path:
     """The folder of networks trained on all but a fold each; those that are there are kept."""
-    from drive_unet.commands import train
+    from drive_unet.commands import train  # here: trainings are rare
+    from drive_unet.commands.main import parser
 
     count = options.folds or 5
     folder = options.runs / f"{dataset.title}-{options.preset}-{count}"
@@ -187,9 +188,9 @@ def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photograph
         "score a network instead, name it by --weights.",
         flush=True,
     )
-    settings = {"preset": options.preset, "data": options.data, "out": folder, "folds": count, "fold": None}
-    settings |= {"resume": True, "overwrite": False, "seed": 0, "steps": None, "workers": None}
-    train.run(argparse.Namespace(**settings, mixed_precision=None))
+    words = ["train", "--preset", options.preset, "--out", str(folder), "--folds", str(count), "--resume"]
+    words += [] if options.data is None else ["--data", str(options.data)]
+    train.run(parser().parse_args(words))
     return folder
 
 

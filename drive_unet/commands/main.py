@@ -31,7 +31,7 @@ THRESHOLD = "probability at and above which a pixel is vessel, 0 to 1; by defaul
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _told
@@ -53,7 +53,8 @@ def _told(message: Warning | str, category: type[Warning], *where: Any) -> None:
         print(warnings.formatwarning(message, category, *where[:2]), file=sys.stderr, end="")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
     parser = argparse.ArgumentParser(
         prog="drive-unet",
         description="Segment blood vessels in retinal photographs with a U-Net. Not a medical device.",
