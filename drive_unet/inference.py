@@ -45,6 +45,7 @@ def predict(
     tta: bool = False,
     tile: int | None = None,
     overlap: int = OVERLAP,
+    field_of_view: float | None = None,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
     """Probability of vessel at every pixel of one photograph, from any camera and of any size.
@@ -59,6 +60,7 @@ def predict(
         tile: side of overlapping tiles in pixels, at the network's scale; by default the whole picture at
             once up to 4 megapixels, tiles of 1024 beyond.
         overlap: pixels that neighbouring tiles share, at least; blended.
+        field_of_view: angle of the camera in degrees, by which the scale is chosen; None takes it for 45.
         device: where to compute; by default where the model is.
 
     Returns:
@@ -68,7 +70,8 @@ def predict(
         ValueError: for an image of another shape, or an overlap that leaves too little of the tile.
         DataError: for a path that cannot be read, or a photograph that shows no field of view.
     """
-    return Segmenter(model, tta=tta, tile=tile, overlap=overlap, device=device)(photograph, fov).probability
+    run = Segmenter(model, tta=tta, tile=tile, overlap=overlap, field_of_view=field_of_view, device=device)
+    return run(photograph, fov).probability
 
 
 def predict_flips(
@@ -121,19 +124,21 @@ def segment(
     fov: np.ndarray | None = None,
     tta: bool = False,
     threshold: float | None = None,
+    field_of_view: float | None = None,
     device: str | torch.device | None = None,
 ) -> Segmentation:
     """Vessels of one photograph, from any camera and of any size.
 
     Args:
-        model, photograph, fov, tta, device: as for `predict`.
+        model, photograph, fov, tta, field_of_view, device: as for `predict`.
         threshold: probability at and above which a pixel is vessel; by default the network's own, for one
             pass or for flips, and 0.5 for a network that has none.
 
     Returns:
         Maps of the photograph's own size; no vessel outside the FOV.
     """
-    return Segmenter(model, tta=tta, threshold=threshold, device=device)(photograph, fov)
+    run = Segmenter(model, tta=tta, threshold=threshold, field_of_view=field_of_view, device=device)
+    return run(photograph, fov)
 
 
 def believed(maps: Tensor, prepared: Prepared) -> Tensor:
@@ -151,7 +156,7 @@ class Segmenter:
 
     Args:
         model, tta, threshold, device: as for `segment`.
-        tile, overlap: as for `predict`.
+        tile, overlap, field_of_view: as for `predict`.
     """
 
     def __init__(
@@ -162,6 +167,7 @@ class Segmenter:
         threshold: float | None = None,
         tile: int | None = None,
         overlap: int = OVERLAP,
+        field_of_view: float | None = None,
         device: str | torch.device | None = None,
     ) -> None:
         self.preprocessing = getattr(model, "preprocessing", None)
@@ -169,7 +175,7 @@ class Segmenter:
         if threshold is None:
             threshold = model.threshold_for(tta) if hasattr(model, "threshold_for") else 0.5
         self.threshold, self.turns = threshold, FLIPS if tta else FLIPS[:1]
-        self.tile, self.overlap = tile, overlap
+        self.tile, self.overlap, self.field_of_view = tile, overlap, field_of_view
         parameter = next(model.parameters(), torch.empty(0))
         self.device = torch.device(device) if device is not None else parameter.device
         self.model = fused(model).to(self.device)
@@ -181,7 +187,7 @@ class Segmenter:
     def prepare(self, photograph: AnyPhotograph, fov: np.ndarray | None = None) -> Prepared:
         """What the network is given of a photograph."""
         image = read_image(photograph) if isinstance(photograph, str | Path) else photograph
-        return prepare(image, fov, self.preprocessing)
+        return prepare(image, fov, self.preprocessing, self.field_of_view)
 
     def maps(self, photographs: Sequence[Prepared]) -> list[Tensor]:
         """Probability (h, w) float32 at the network's scale for each; those of one size in one batch."""

@@ -235,6 +235,22 @@ def test_measurements_are_those_of_python(predict, weights, eyes, tmp_path):
     assert all(row["area_density"] for row in rows(tmp_path / "out").values())
 
 
+def test_the_camera_s_angle_decides_the_scale(predict, weights, tmp_path):
+    network, image = UNet.from_pretrained(weights), photograph(3, (290, 300))
+    widths = {}
+    for degrees in (None, 45, 30, 60):
+        run = Segmenter(network, field_of_view=degrees)
+        widths[degrees] = int(run.prepare(image).fov.any(dim=1).sum())
+    assert widths[None] == widths[45] == pytest.approx(540, abs=3)
+    assert (widths[30], widths[60]) == (pytest.approx(360, abs=3), pytest.approx(720, abs=3))
+    Image.fromarray(image).save(tmp_path / "eye.png")
+    assert predict(tmp_path / "eye.png", "--field-of-view", 30)[0] == 0
+    expected = segment(network, tmp_path / "eye.png", field_of_view=30).vessels
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "eye_vessels.png")) > 0, expected)
+    code, said = predict(tmp_path / "eye.png", "--field-of-view", 60)
+    assert code == 1 and "with another field_of_view" in said.err
+
+
 def test_batches_and_single_photographs_agree(predict, tmp_path):
     folder = write_files(
         tmp_path / "in", {f"{n}.png": photograph(n, SIZE if n % 3 else (70, 72)) for n in range(5)}

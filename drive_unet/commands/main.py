@@ -307,6 +307,12 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "fov/ or mask/ beside images/, else the field of view is found in the photograph",
     )
     predict.add_argument(
+        "--field-of-view",
+        metavar="DEGREES",
+        type=_positive,
+        help="angle of the camera, by which the scale is chosen; by default it is taken for 45, as DRIVE's",
+    )
+    predict.add_argument(
         "--outputs",
         metavar="KIND,...",
         type=_kinds,

@@ -83,12 +83,23 @@ def run(options: argparse.Namespace) -> int:
     device = device_of(options.device or _own_gpu())
     model = network(options.weights)
     command = _Command(
-        segmenter=Segmenter(model, tta=options.tta, threshold=options.threshold, device=device),
+        segmenter=Segmenter(
+            model,
+            tta=options.tta,
+            threshold=options.threshold,
+            field_of_view=options.field_of_view,
+            device=device,
+        ),
         outputs=outputs,
         kinds=kinds,
         masks=masks,
         mask_given=options.mask is not None,
-        settings={"weights": fingerprint(model), "flips": options.tta, "threshold": options.threshold},
+        settings={
+            "weights": fingerprint(model),
+            "flips": options.tta,
+            "threshold": options.threshold,
+            "field_of_view": options.field_of_view,
+        },
         overlay="overlay" in kinds,
         measured=options.measure,
         scale=options.micrometres_per_pixel,

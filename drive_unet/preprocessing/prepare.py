@@ -19,6 +19,8 @@ from torch import Tensor
 from drive_unet.errors import DataError
 from drive_unet.preprocessing.fov import detect_fov
 
+DEGREES = 45.0  # that the camera of DRIVE sees, across the field of view
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -40,13 +42,19 @@ class Preprocessing:
     tolerance: float = 0.1
     surround: float | None = None
 
-    def scale(self, fov: np.ndarray) -> float:
-        """The magnification that a photograph with this field of view, (H, W) bool, needs; 1.0 for none."""
+    def scale(self, fov: np.ndarray, degrees: float | None = None) -> float:
+        """The magnification that a photograph needs; 1.0 for none.
+
+        Args:
+            fov: (H, W) bool, its field of view.
+            degrees: angle of the camera; None takes it for 45, DRIVE's, so that a vessel is as wide as there.
+        """
         columns = np.flatnonzero(fov.any(axis=0))
         if not len(columns):
             return 1.0
         width = int(columns[-1] - columns[0] + 1)
-        scale = min(max(width, self.fov_width), self.finest or self.fov_width) / width
+        angle = (degrees or DEGREES) / DEGREES
+        scale = min(max(width, self.fov_width * angle), (self.finest or self.fov_width) * angle) / width
         return 1.0 if abs(scale - 1) <= self.tolerance else scale
 
 
@@ -79,7 +87,10 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    photograph: Any, fov: np.ndarray | Tensor | None = None, preprocessing: Preprocessing | None = None
+    photograph: Any,
+    fov: np.ndarray | Tensor | None = None,
+    preprocessing: Preprocessing | None = None,
+    degrees: float | None = None,
 ) -> Prepared:
     """Bring a photograph of any size to what a network expects.
 
@@ -88,6 +99,7 @@ def prepare(
             rounded to 8 bits), or a sample with such an `image` and perhaps a `fov`.
         fov: (H, W) or (1, H, W), bool or {0, 1}; None takes the sample's, else finds it in the photograph.
         preprocessing: the network's record, ``model.preprocessing``; None for the defaults.
+        degrees: angle of the camera, where it is known to be another than 45 degrees.
 
     Returns:
         The prepared photograph.
@@ -109,7 +121,7 @@ def prepare(
                 "give the mask that belongs to it"
             )
     preprocessing = preprocessing or Preprocessing()
-    scale = preprocessing.scale(fov)
+    scale = preprocessing.scale(fov, degrees)
     small_fov = torch.from_numpy(rescale_mask(fov, scale).astype(np.uint8))[None]
     pixels = torch.from_numpy(np.ascontiguousarray(rescale(image, scale).transpose(2, 0, 1))).float() / 255
     lit = small_fov if preprocessing.surround is None else pixels.amax(dim=0) > preprocessing.surround
