@@ -30,7 +30,8 @@ _REDDISH, _HUE = 0.8, (-12.0, 35.0)  # share of pixels with red >= green >= blue
 _GREY = 0.06  # of saturation, below which a picture has no colour
 _ROUGH = 0.055  # relative contrast of structures about 1/40 of the width; a retina has about .03, a cat .07
 _SHARP = 0.35  # contrast of the finest structures relative to those four times as wide
-_DIM, _GLARE = 0.505, 0.86  # brightness that half of a retina exceeds; share whose brightest channel is full
+_WASHED = (0.55, 0.65)  # so large a share is glare too, where colours have paled to this saturation
+_DIM, _GLARE = 0.505, 0.9  # brightness that half of a retina exceeds; share whose brightest channel is full
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def assess(image: np.ndarray, fov: np.ndarray | None = None) -> Quality:
     reasons = [
         (values["complete"] < _COMPLETE, CUT_OFF),
         (values["median"] < _DIM, DARK),
-        (values["full"] > _GLARE, BRIGHT),
+        (
+            values["full"] > _GLARE or (values["full"] > _WASHED[0] and values["saturation"] < _WASHED[1]),
+            BRIGHT,
+        ),
         (values["sharpness"] < _SHARP, BLURRED),
     ]
     return Quality(tuple(reason for wrong, reason in reasons if wrong), values)
