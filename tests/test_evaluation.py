@@ -125,7 +125,7 @@ def test_a_network_is_scored_with_its_own_threshold_and_without_the_transform(da
     assert found.threshold == 0.6
     assert found.name == "Brightness"
     assert "threshold ≈ 0.600, the network's own" in found.protocol
-    assert found.pooled["AUC"] > 0.99
+    assert found.pooled["AUC"] > 0.9  # not 1: in so small a field many vessels lie along its rim, see `Rim`
     assert found.pooled == evaluate(network, dataset).pooled
     assert evaluate(network, dataset, threshold=0.2).threshold == 0.2
     flipped = evaluate(network, dataset, tta=True)
