@@ -66,7 +66,7 @@ def test_a_resample_scores_as_its_pixels_do(seed, number):
         )
         exact = pixel_scores(values[None], truth[None], threshold=0.4)
         for at, key in enumerate(SCORES[:-1]):
-            close = 2e-3 if key in ("AUC", "AP") else 1e-9
+            close = 5e-3 if key in ("AUC", "AP") else 1e-9  # few pixels, of which some share a bin
             assert scores[at, row] == pytest.approx(exact[key], abs=close, nan_ok=True), key
 
 
