@@ -56,7 +56,7 @@
   };
   const zoomAt = (factor, at) => {
     const { zoom, down, right } = now();
-    const next = clamp(zoom * factor, 1, MAX);
+    const next = clamp(Math.floor(zoom * factor * 10 + 1e-6) / 10, 1, MAX); // the slider's steps
     const shift = (1 / zoom - 1 / next);
     want(next, down + (at.y - 0.5) * shift, right + (at.x - 0.5) * shift);
   };
