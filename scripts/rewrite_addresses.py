@@ -23,6 +23,7 @@ NOTEBOOKS = (
     "04_training",
     "05_evaluation",
     "06_visualization",
+    "07_your_own_photographs",
     "A_painted_eyes",
 )
 TEXTS = ("README.md", "CITATION.cff", "CHANGELOG.md", "pyproject.toml")

@@ -22,6 +22,7 @@ KEPT = (
     "CITATION.cff",
     "benchmarks/RESULTS.md",
     "constraints.txt",
+    "docs/measurements.md",
     "docs/notation.md",
     "pyproject.toml",
 )

@@ -347,3 +347,32 @@ def test_06_3_a_picture_of_errors(capsys):
     assert "have another colour" in verdict_on(capsys, "06-3", exchanged)
     assert "not (9, 7, 3) uint8" in verdict_on(capsys, "06-3", lambda *masks: right(*masks) / 255)
     assert verdict_on(capsys, "06-3", lambda *masks: ...) == "Not answered yet."
+
+
+# ---------------------------------------------------------------------------------------------- notebook 07
+
+
+def test_07_1_a_width_travels_as_a_share_of_the_field_of_view(capsys):
+    assert verdict_on(capsys, "07-1", 6 * 540 / 1350) == "Right."
+    for wrong in (6, 15, 2.5, "2.4"):
+        assert verdict_on(capsys, "07-1", wrong).startswith("Not yet: Hint")
+
+
+def test_07_2_arc_over_chord(capsys):
+    def right(points):
+        return np.linalg.norm(np.diff(points, axis=0), axis=1).sum() / np.linalg.norm(points[-1] - points[0])
+
+    assert verdict_on(capsys, "07-2", right) == "Right."
+    assert "of a straight line" in verdict_on(capsys, "07-2", lambda points: right(points) - 1)
+    assert "of a straight line" in verdict_on(capsys, "07-2", lambda points: len(points) / 2)
+    assert verdict_on(capsys, "07-2", lambda points: ...) == "Not answered yet."
+
+
+def test_07_3_bias_and_correlation(capsys):
+    def right(true, seen):
+        return 100 * (seen.mean() / true.mean() - 1), np.corrcoef(true, seen)[0, 1]
+
+    assert verdict_on(capsys, "07-3", right) == "Right."
+    assert "it makes" in verdict_on(capsys, "07-3", lambda true, seen: (seen.mean() - true.mean(), 1))
+    assert "the correlation is" in verdict_on(capsys, "07-3", lambda true, seen: (right(true, seen)[0], 1))
+    assert verdict_on(capsys, "07-3", lambda true, seen: ...) == "Not answered yet."
