@@ -1,8 +1,8 @@
 """Whether a photograph is good enough for its vessels to be believed, and if not, why.
 
 The verdict stops nothing: it is told, so that a number from a bad photograph is not taken for one from a good
-one. Its limits were chosen on half of the photographs of DRIVE and HRF and on scikit-image's, as they are and
-spoiled on purpose, and tried on the other half: `python benchmarks/quality.py`.
+one. Its limits were chosen on most of the photographs of DRIVE and HRF and on scikit-image's, as they are and
+spoiled on purpose; what `python benchmarks/quality.py` prints for these flatters.
 """
 
 from __future__ import annotations
