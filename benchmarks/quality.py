@@ -1,8 +1,8 @@
 """The verdicts of `assess` on sound photographs, on the same spoiled on purpose, and on other pictures.
 
-The table has a column for the photographs in even places of each folder and one for the others, so that limits
-can be chosen on the one half and reported on the other. Today's were chosen on most photographs of both halves:
-the second column flatters too.
+The table has a column for the photographs in even places of each folder and one for the others, so that
+limits can be chosen on the one half and reported on the other. Today's were chosen on most photographs
+of both halves: the second column flatters too.
 
     python benchmarks/quality.py DRIVE/training/images DRIVE/test/images HRF/images
 """
