@@ -23,6 +23,7 @@ from drive_unet.data import read_image
 from drive_unet.data.pairing import images
 from drive_unet.painter.painting import paint
 from drive_unet.preprocessing import assess, detect_fov
+from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.quality import BLURRED, BRIGHT, CUT_OFF, DARK, NO_FUNDUS
 
 OTHERS = ("astronaut", "chelsea", "coffee", "page")
@@ -43,8 +44,7 @@ def spoiled(image: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
 
 def blurred(image: np.ndarray, share: float) -> np.ndarray:
     """A photograph out of focus: sigma is this share of the field of view's width."""
-    columns = np.flatnonzero(detect_fov(image).any(axis=0))
-    sigma = share * (columns[-1] - columns[0] + 1)
+    sigma = share * width_of(detect_fov(image))
     return np.stack([ndimage.gaussian_filter(image[..., channel], sigma) for channel in range(3)], axis=-1)
 
 

@@ -34,12 +34,11 @@ from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, collate, folds
 from drive_unet.inference import predict_all
-from drive_unet.losses import bce_loss, combine
+from drive_unet.losses import bce_loss
 from drive_unet.metrics import pixel_scores, scores
 from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing import Preprocessing, standardise
-from drive_unet.presets import PRESETS, choose_thresholds
-from drive_unet.training import fit
+from drive_unet.presets import PRESETS, Preset, choose_thresholds, train
 
 SIZE, BATCH, LR, LOWEST = 512, 4, 1e-2, 1e-8
 CYCLES, EPOCHS = 20, 50
@@ -147,28 +146,24 @@ def own_recipe(photographs: DRIVEDataset, seed: int, out: Path) -> WNet:
         )
         unfinished.replace(kept)
         print(f"cycle {cycle + 1} of {CYCLES}, loss {value.item():.4f}", flush=True)
-    return model.eval()
+    model.eval()
+    choose_thresholds(model, photographs)
+    return model
+
+
+class OurRecipe(Preset):
+    """The preset `laptop`, but a W-Net, from random weights."""
+
+    def model(self, seed: int = 0) -> WNet:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return WNet()
 
 
 def our_recipe(photographs: DRIVEDataset, seed: int, out: Path) -> WNet:
     """Train by the preset `laptop`, but from random weights."""
-    preset = PRESETS["laptop"]
-    torch.manual_seed(seed)
-    model = WNet()
-    fit(
-        model,
-        photographs,
-        steps=preset.steps,
-        batch_size=preset.batch_size,
-        patch_size=preset.patch_size,
-        lr=preset.lr,
-        loss=combine(**dict(preset.loss)),
-        seed=seed,
-        out=out,
-        resume=True,
-        progress=False,
-    )
-    return model
+    preset = OurRecipe(**vars(PRESETS["laptop"]) | {"start": None})
+    return train(preset, photographs, seed=seed, out=out, resume=True, progress=False)[0]
 
 
 RECIPES = {"its own": own_recipe, "ours": our_recipe}
@@ -180,7 +175,6 @@ def run(recipe: str, everything: DRIVEDataset, seed: int, fold: int, out: Path) 
     start = time.perf_counter()
     model = RECIPES[recipe](everything.subset(names), seed, out)
     seconds = time.perf_counter() - start
-    choose_thresholds(model, everything.subset(names))
     model.save_pretrained(out / "wnet.safetensors")
     scored = everything.subset(held_out)
     record = {"recipe": recipe, "seed": seed, "fold": fold, "held out": held_out, "seconds": round(seconds)}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # they load torchvision, which takes as long as all the rest
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels at the network's scale; a larger picture is cut into tiles unless told otherwise
-OVERLAP = 128  # pixels that neighbouring tiles share, about as far as a trained network looks
+OVERLAP = 128  # pixels that neighbouring tiles share; fewer show more of the seams (notebook 06)
 
 AnyPhotograph = "Sample | Tensor | np.ndarray | Image.Image | str | Path"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 
 from drive_unet.augmentation import training_transform
@@ -19,6 +18,7 @@ from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
 from drive_unet.losses import combine
 from drive_unet.models import UNet
+from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
 from drive_unet.training.checkpoints import BEST
@@ -172,5 +172,4 @@ def choose_thresholds(model: UNet, photographs: DRIVEDataset) -> None:
 def fov_width(photographs: DRIVEDataset) -> int:
     """The median width of the fields of view, in pixels; of large sets, of some fifty photographs."""
     fovs = photographs.fovs[:: max(1, len(photographs) // 50)]
-    columns = [np.flatnonzero(fov.any(axis=0)) for fov in fovs]
-    return int(median(lit[-1] - lit[0] + 1 if len(lit) else 540 for lit in columns))
+    return int(median(width_of(fov) or 540 for fov in fovs))

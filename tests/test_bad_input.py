@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import SIZE, disc, grey, photograph, tree, write_drive, write_split, zipped
+from builders import SIZE, disc, grey, photograph, tree, write_split, zipped
 from PIL import Image
 
 from drive_unet.data import DRIVEDataset, archives, load_drive, read_image, read_mask
@@ -19,18 +19,6 @@ from drive_unet.data.find import find_dataset, find_drive
 from drive_unet.errors import DataError
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-@pytest.fixture(scope="session")
-def official(tmp_path_factory) -> Path:
-    """Today's official download, unpacked; tests read it only."""
-    return write_drive(tmp_path_factory.mktemp("bad") / "DRIVE")
-
-
-@pytest.fixture
-def root(official, tmp_path) -> Path:
-    """A copy of the official download to spoil."""
-    return Path(shutil.copytree(official, tmp_path / "DRIVE"))
 
 
 @pytest.fixture(autouse=True)

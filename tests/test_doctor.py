@@ -55,18 +55,6 @@ def own_places(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def official(tmp_path_factory) -> Path:
-    """Today's official download, unpacked; tests read it only."""
-    return write_drive(tmp_path_factory.mktemp("doctor") / "DRIVE")
-
-
-@pytest.fixture
-def root(official, tmp_path) -> Path:
-    """A copy of the official download to spoil."""
-    return Path(shutil.copytree(official, tmp_path / "DRIVE"))
-
-
-@pytest.fixture(scope="session")
 def sample(tmp_path_factory) -> Path:
     """A few photographs of it; tests read it only."""
     folder = tmp_path_factory.mktemp("doctor") / "DRIVE"

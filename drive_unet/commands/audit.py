@@ -10,7 +10,7 @@ from pathlib import Path
 
 from drive_unet.commands.evaluate import labelled, scored_files, training_of
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.find import DriveFolder, find_dataset
+from drive_unet.data.find import find_dataset
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.evaluation.auditing import audit
@@ -27,13 +27,14 @@ def run(options: argparse.Namespace) -> None:
         split, photographs = labelled(dataset, options.split)
         kinds = arteries_and_veins(dataset, photographs.names)
         scored, files = scored_files(options.predictions, photographs, options.threshold, kinds=kinds)
-    suspicions = guards(scored, photographs, dataset.kind, training=training_of(dataset, split))
+    training = training_of(dataset, split)
+    suspicions = guards(scored, photographs, dataset.kind, training=training)
     result = audit(
         files.of(photographs.names),
         photographs,
         scored,
         guards=suspicions,
-        from_training=_threshold(options, dataset, split, scored),
+        from_training=_threshold(options.predictions, training, scored),
     )
     if options.report:
         from drive_unet.evaluation.reporting import report  # here: it loads Matplotlib
@@ -57,22 +58,19 @@ def run(options: argparse.Namespace) -> None:
         print(f"\nWritten: {options.report}")
 
 
-def _threshold(
-    options: argparse.Namespace, dataset: DriveFolder, split: str, scored: Evaluation
-) -> tuple[float, str] | None:
+def _threshold(folder: str, training: DRIVEDataset | None, scored: Evaluation) -> tuple[float, str] | None:
     """A threshold that was not chosen on these photographs, and where it came from."""
     if scored.ranking is None:
         return None
     if scored.threshold is not None and scored.threshold_from != "by default":
         return scored.threshold, scored.threshold_from
-    if split == "train" or not dataset.training:
+    if training is None:
         return None
-    learned_from = DRIVEDataset.from_pairs(dataset.training, smooth=dataset.smooth)
     try:
-        files = finished_predictions(Path(options.predictions), learned_from)
+        files = finished_predictions(Path(folder), training)
     except DataError:  # they are not there, which is usual
         return None
-    if not files.ranked or not learned_from.has_labels:
+    if not files.ranked or not training.has_labels:
         return None
-    ranking = evaluate(files, learned_from).ranking
+    ranking = evaluate(files, training).ranking
     return ranking.best()[1], "best Dice on the predictions of the training photographs in the same folder"

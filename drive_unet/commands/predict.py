@@ -40,7 +40,7 @@ from drive_unet.commands.threads import choose
 from drive_unet.data.reading import check_fov, read_image, read_mask
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmentation, Segmenter
-from drive_unet.preprocessing.fov import detect_fov
+from drive_unet.preprocessing.fov import detect_fov, width_of
 from drive_unet.preprocessing.prepare import Prepared
 from drive_unet.preprocessing.quality import Quality, assess
 from drive_unet.progress import bar
@@ -317,7 +317,6 @@ class _Command:
                 ) from error
         height, width = result.fov.shape
         share = result.vessels.sum() / max(result.fov.sum(), 1)
-        columns = np.flatnonzero(result.fov.any(axis=0))
         row = {
             "photograph": str(photograph.path),
             "status": DONE,
@@ -326,7 +325,7 @@ class _Command:
             "quality_reasons": "; ".join(loaded.quality.reasons),
             "width": width,
             "height": height,
-            "fov_width": int(columns[-1] - columns[0] + 1) if len(columns) else 0,
+            "fov_width": width_of(result.fov),
             "fov_from": loaded.fov_from or "photograph",
             "vessel_share": round(float(share), 5),
         }

@@ -23,9 +23,10 @@ from drive_unet.data.inspection import (
     compare_labels,
     inspect,
     told,
+    worst_first,
 )
 from drive_unet.data.known import count_of
-from drive_unet.data.layouts import EMBEDDED
+from drive_unet.data.layouts import EMBEDDED, NAMED
 from drive_unet.data.pairing import AGAIN, Pair, listed
 from drive_unet.data.store import each
 from drive_unet.data.survey import survey
@@ -39,13 +40,6 @@ MIRROR = "a mirror of DRIVE whose photographs were flipped or renumbered"
 CONVERTED = "named as DRIVE is, but no photograph has DRIVE's pixels"
 RITE = "RITE, not DRIVE"
 UNKNOWN = "no dataset that is known here"
-_USUAL = {  # photographs, and (height, width) of each, as published
-    "HRF": (45, (2336, 3504)),
-    "CHASE_DB1": (28, (960, 999)),
-    "STARE": (20, (605, 700)),
-    "FIVES": (800, (2048, 2048)),
-    "LES-AV": (22, None),
-}
 _KEEP = 100  # thinned-out photographs that are kept for comparisons
 _VERDICTS = {0: "fine", 1: "usable, with warnings", 2: "unusable as it is"}
 
@@ -176,8 +170,7 @@ def check_data(root: str | Path | None = None, *, progress: bool = True) -> Data
         report.findings.append(
             refusal or Finding(ERROR, "unreadable", str(error), "see what the system says")
         )
-    order = {ERROR: 0, WARNING: 1, NOTE: 2}
-    report.findings = sorted(_grouped(report.findings), key=lambda finding: order[finding.level])
+    report.findings = worst_first(_grouped(report.findings))
     if refusal is None and ERROR not in {finding.level for finding in report.findings}:
         report.folder = path
     return report
@@ -249,7 +242,7 @@ def _kind(
         return UNKNOWN, []
     if dataset.kind == DRIVE.name:
         sizes = {part.size for part in inspected if part.size}
-        why = "they were resized" if (584, 565) not in sizes else "they were compressed again with loss"
+        why = "they were resized" if DRIVE.size not in sizes else "they were compressed again with loss"
         what = f"no photograph has DRIVE's pixels: {why}, or are others"
         return CONVERTED, [Finding(WARNING, "converted", what, "download DRIVE itself")]
     return _published(dataset, inspected, bool(known))
@@ -312,10 +305,10 @@ def _published(dataset: DriveFolder, inspected: list[Inspected], drives: bool) -
         what = "are DRIVE's photographs: scores on DRIVE would be scores on what was learned"
         parts = [part for part in inspected if part.known is not None and part.known.dataset == DRIVE.name]
         findings.append(_about(WARNING, "drives-photographs", what, parts))
-    if dataset.kind not in _USUAL:
+    published = next((layout for layout in NAMED if layout.name == dataset.kind), None)
+    if published is None:
         return name, findings
-    count, size = _USUAL[dataset.kind]
-    present = len(inspected)
+    count, size, present = published.photographs, published.size, len(inspected)
     if present != count:
         name += f", {present} of {count} photographs"
     other = [part for part in inspected if part.size and size and part.size != size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,11 @@ def told(code: str, error: DataError, path: Path) -> Finding:
     """An error of the readers, "PATH fault: remedy", as a finding."""
     what, _, do = str(error).removeprefix(str(path)).strip().rpartition(": ")
     return Finding(ERROR, code, what or do, do if what else "", [path])
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors, then warnings, then notes, each in their order."""
+    return sorted(findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.level))
 
 
 def inspect(pair: Pair, split: str, smooth: bool, keep: bool = True) -> Inspected:

@@ -36,7 +36,7 @@ class Known(NamedTuple):
 
 
 def checksum(pixels: np.ndarray) -> str:
-    """16 hexadecimal digits of the pixels (H, W, 3) uint8, or of a mask (H, W) bool, and of their shape."""
+    """16 hexadecimal digits of the pixels of an image, uint8, or a mask (H, W) bool, and of their shape."""
     hashed = hashlib.sha256(f"{pixels.shape}".encode())
     hashed.update(np.packbits(pixels) if pixels.dtype == bool else np.ascontiguousarray(pixels))
     return hashed.hexdigest()[:16]

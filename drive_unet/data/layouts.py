@@ -30,6 +30,8 @@ class Layout:
         fov: pattern of the masks of the field of view.
         second: pattern of the second observer's labels.
         archive: pattern of what its zip archives are called, without the ending; browsers add " (1)".
+        photographs: how many were published; 0 where nobody knows.
+        size: of each (height, width) as published; None where they differ.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Layout:
     fov: str = ""
     second: str = ""
     archive: str = ""
+    photographs: int = 0
+    size: tuple[int, int] | None = None
 
 
 LAYOUTS = (
@@ -48,6 +52,8 @@ LAYOUTS = (
         "DRIVE",
         "for research and education, not to be passed on (Staal et al. 2004)",
         archive=r"train(?:ing)?|test(?:ing)?|drive|archive",
+        photographs=40,
+        size=(584, 565),
     ),
     Layout(
         "HRF",
@@ -57,6 +63,8 @@ LAYOUTS = (
         colours=r"(?:[^/]+/)?(\d\d_(?:h|dr|g))_avmanual\.png",
         fov=rf"masks?/(\d\d_(?:h|dr|g))_mask{_PICTURE}",
         archive=r"all|hrf.*",
+        photographs=45,
+        size=(2336, 3504),
     ),
     Layout(
         "CHASE_DB1",
@@ -65,6 +73,8 @@ LAYOUTS = (
         vessels=rf"(?:[^/]+/)?(image_\d\d[lr])_1stho{_PICTURE}",
         second=rf"(?:[^/]+/)?(image_\d\d[lr])_2ndho{_PICTURE}",
         archive=r"chase.*",
+        photographs=28,
+        size=(960, 999),
     ),
     Layout(
         "STARE",
@@ -73,6 +83,8 @@ LAYOUTS = (
         vessels=rf"(?:[^/]+/)?(im\d{{4}})\.ah{_PICTURE}",
         second=rf"(?:[^/]+/)?(im\d{{4}})\.vk{_PICTURE}",
         archive=r"stare.*",
+        photographs=20,
+        size=(605, 700),
     ),
     Layout(
         "FIVES",
@@ -80,6 +92,8 @@ LAYOUTS = (
         image=rf"original/(\d+_[a-z]){_PICTURE}",
         vessels=rf"gro(?:un|u|n)d[ _]?truth/(\d+_[a-z]){_PICTURE}",
         archive=r"fives.*",
+        photographs=800,
+        size=(2048, 2048),
     ),
     Layout(
         "LES-AV",
@@ -89,6 +103,7 @@ LAYOUTS = (
         colours=rf"arteries[-_]and[-_]veins/(\d+){_PICTURE}",
         fov=rf"masks?/(\d+){_PICTURE}",
         archive=r"les[-_]?av.*",
+        photographs=22,
     ),
     Layout(OWN),  # images, labels and perhaps fov or mask; see `pairing.pair_folders`
     Layout(EMBEDDED),  # painted by `drive_unet.painter` in DRIVE's layout

@@ -11,6 +11,7 @@ import torch
 from drive_unet.data.decoding import decode, grey_levels, white, with_alpha
 from drive_unet.data.pairing import Pair
 from drive_unet.errors import DataError
+from drive_unet.preprocessing.fov import box
 
 # Grey pixels per bright one: at most .1 in vessel labels kept as JPEG of quality 50, .5 or more in those that
 # were resized smoothly, 1 or more in most photographs.
@@ -134,18 +135,15 @@ def read_prediction(path: str | Path) -> np.ndarray:
     return (grey / full).astype(np.float32)
 
 
-def _solidity(mask: np.ndarray) -> float:
+def solidity(mask: np.ndarray) -> float:
     """How much of its bounding box a mask fills: about .1 for vessels, .79 for a disc, 0 for an empty one."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0.0
-    return float(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean())
+    return float(mask[box(mask)].mean())
 
 
 def check_vessels(path: Path, mask: np.ndarray) -> None:
     """Raise for a field-of-view mask or an inverted label where vessels are expected: both fill the frame."""
     filled = float(mask.mean())
-    if filled <= 0.3 or _solidity(mask) <= 0.5:
+    if filled <= 0.3 or solidity(mask) <= 0.5:
         return
     corners = int(mask[0, 0]) + int(mask[0, -1]) + int(mask[-1, 0]) + int(mask[-1, -1])
     if corners >= 3 and filled < 0.99:
@@ -170,7 +168,7 @@ def check_fov(path: Path, mask: np.ndarray) -> None:
             f"{path} is all black, but marks the field of view: download it again, or remove the folder "
             f"{path.parent.name}, so that the field of view is found in the photographs"
         )
-    if _solidity(mask) < 0.5:
+    if solidity(mask) < 0.5:
         raise DataError(
             f"{path} does not show a field of view, which is one filled area (it marks {mask.mean():.0%} of "
             "the frame): put the right masks there, or none, and the field of view is found in the "

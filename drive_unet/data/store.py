@@ -25,6 +25,7 @@ from torch import Tensor
 
 from drive_unet import __version__
 from drive_unet.data.cache import cache_folder
+from drive_unet.data.known import checksum
 from drive_unet.data.pairing import Pair
 from drive_unet.data.reading import Decoded, read_image, read_photograph
 from drive_unet.errors import DataError
@@ -73,10 +74,7 @@ def open_photographs(pairs: Iterable[Pair], *, smooth: bool = False) -> list[Sto
 
 def pixel_fingerprint(image: Tensor) -> str:
     """16 hexadecimal digits of the pixels of an image (3, H, W) uint8 and of its shape."""
-    pixels = np.ascontiguousarray(image.numpy())
-    hashed = hashlib.sha256(f"{tuple(pixels.shape)}".encode())
-    hashed.update(pixels)
-    return hashed.hexdigest()[:16]
+    return checksum(image.numpy())
 
 
 def rescaled(decoded: Decoded, preprocessing: Preprocessing) -> Decoded:

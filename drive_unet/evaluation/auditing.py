@@ -19,7 +19,7 @@ from drive_unet.evaluation.tables import html_table, text_table
 from drive_unet.metrics.exact import SCORES, Confusion, called, count
 from drive_unet.metrics.ranking import Ranking
 from drive_unet.metrics.streaming import Pool
-from drive_unet.metrics.vesselwise import box
+from drive_unet.preprocessing.fov import box
 
 SQUASHED = 512  # pixels along a side
 PATCH, STRIDE = 48, 24

@@ -25,10 +25,10 @@ from drive_unet.evaluation.records import (
     record,
     total_confusion,
 )
-from drive_unet.evaluation.tables import html_table, number, span, text_table, without_nan
+from drive_unet.evaluation.tables import ends, html_table, number, span, text_table, without_nan
 from drive_unet.inference import predict_each
 from drive_unet.metrics.bootstrap import Statistic, intervals, mean_of, pooled_scores, within
-from drive_unet.metrics.exact import SCORES, Confusion
+from drive_unet.metrics.exact import SCORES, Confusion, mean_of_known
 from drive_unet.metrics.pixels import Images, as_images
 from drive_unet.metrics.ranking import Ranking
 from drive_unet.metrics.streaming import Pool
@@ -111,11 +111,11 @@ class Evaluation:
         if not self.records:
             return {key: (math.nan, math.nan) for key in SCORES}
         statistic = self.statistic()
-        ends = intervals(statistic, len(self.records))
+        limits = intervals(statistic, len(self.records))
         # Resamples rank pixels by bins, which moves AUC and AP a little, and all of them alike.
         point = statistic(np.ones((1, len(self.records))))[:, 0]
-        ends = ends + (np.array([self.pooled[key] for key in SCORES]) - point)
-        return {key: (float(low), float(high)) for key, low, high in zip(SCORES, *ends, strict=True)}
+        limits = limits + (np.array([self.pooled[key] for key in SCORES]) - point)
+        return {key: (float(low), float(high)) for key, low, high in zip(SCORES, *limits, strict=True)}
 
     def statistic(self, names: Sequence[str] | None = None) -> Statistic:
         """Its pooled scores as a function of how often each photograph is drawn; of all, or of these."""
@@ -143,9 +143,7 @@ class Evaluation:
 
     def mean(self) -> dict[str, float]:
         """Mean over the images of every score; images where it is not defined (nan) are left out."""
-        return {
-            key: float(np.mean(values)) if len(values := self._known(key)) else math.nan for key in SCORES
-        }
+        return {key: mean_of_known(self._known(key)) for key in SCORES}
 
     def std(self) -> dict[str, float]:
         """Sample standard deviation (n - 1) over the images of every score; nan for fewer than two images."""
@@ -167,7 +165,7 @@ class Evaluation:
             "pooled": without_nan(self.pooled),
             "mean": without_nan(self.mean()),
             "std": without_nan(self.std()),
-            "intervals": {k: None if math.isnan(v[0]) else list(v) for k, v in self.intervals.items()},
+            "intervals": {k: ends(*v) for k, v in self.intervals.items()},
             "per_image": [without_nan(row) for row in self.per_image],
         }
 
@@ -198,10 +196,9 @@ class Evaluation:
 
     def interval_row(self) -> list[list[str]]:
         """A row of a table with the intervals of the pooled scores; none for too few photographs."""
-        ends = self.intervals
-        if all(math.isnan(low) for low, _ in ends.values()):
+        if all(math.isnan(low) for low, _ in self.intervals.values()):
             return []
-        return [["[95 %]", *(span(*ends[key]) for key in SCORES)]]
+        return [["[95 %]", *(span(*self.intervals[key]) for key in SCORES)]]
 
     def _known(self, key: str) -> list[float]:
         return [row[key] for row in self.per_image if not math.isnan(row[key])]
@@ -437,9 +434,8 @@ def _pooled(
     else:
         areas = pixels.ranking().areas()
         binned = None if pixels.exact else pixels.counts.error
-    known = [part.scores["clDice"] for part in records if not math.isnan(part.scores["clDice"])]
-    scores = areas | total_confusion(records).scores()
-    scores = scores | {"clDice": float(np.mean(known)) if known else math.nan}
+    lines = mean_of_known(part.scores["clDice"] for part in records)
+    scores = areas | total_confusion(records).scores() | {"clDice": lines}
     cuts = {part.threshold for part in records}
     return Evaluation(
         name,

@@ -17,6 +17,7 @@ from drive_unet.evaluation.records import (
     total_calibration,
     total_structure,
 )
+from drive_unet.evaluation.tables import ends, known, without_nan
 from drive_unet.metrics.bootstrap import (
     FEWEST,
     LEVEL,
@@ -44,7 +45,7 @@ KEYS = {
 
 def plain(scores: Mapping[str, float]) -> dict[str, float | None]:
     """Scores by the names that JSON has for them; None where one is not defined."""
-    return {key: _known(scores[name]) for name, key in KEYS.items()}
+    return {key: known(scores[name]) for name, key in KEYS.items()}
 
 
 def result(
@@ -85,13 +86,13 @@ def result(
         protocols["sd_over_seeds"] = plain(evaluation.seed_spread())
     if parts:
         protocols["folds"] = list(parts)
-    ends = {KEYS[key]: _ends(*pair) for key, pair in evaluation.intervals.items()}
-    ends |= structure_intervals(records)
+    spans = {KEYS[key]: ends(*pair) for key, pair in evaluation.intervals.items()}
+    spans |= structure_intervals(records)
     spread: dict[str, Any] = {
         "level": LEVEL,
         "resamples": RESAMPLES,
         "method": "BCa over photographs",
-        **ends,
+        **spans,
     }
     if len(records) < FEWEST:
         spread["why none"] = f"fewer than {FEWEST} photographs"
@@ -113,9 +114,9 @@ def per_image(part: Record) -> dict[str, Any]:
     row: dict[str, Any] = {"name": part.name, **plain(part.scores), "threshold": part.threshold}
     row |= part.sample.confusion._asdict()
     if part.structure is not None:
-        row["vessels"] = _without(part.structure.scores())
+        row["vessels"] = without_nan(part.structure.scores())
     if part.calibration is not None:
-        row |= {"ece": _known(part.calibration.ece), "brier": _known(part.calibration.brier)}
+        row |= {"ece": known(part.calibration.ece), "brier": known(part.calibration.brier)}
     return row
 
 
@@ -131,10 +132,10 @@ def differences(first: Evaluation, second: Evaluation) -> dict[str, Any]:
         return {"photographs": 0}
     statistic = difference(first.statistic(names), second.statistic(names))
     point = statistic(np.ones((1, len(names))))[:, 0]
-    ends = intervals(statistic, len(names))
+    limits = intervals(statistic, len(names))
     rows = {
-        KEYS[key]: {"difference": _known(value), "low": _known(low), "high": _known(high)}
-        for key, value, low, high in zip(SCORES, point, *ends, strict=True)
+        KEYS[key]: {"difference": known(value), "low": known(low), "high": known(high)}
+        for key, value, low, high in zip(SCORES, point, *limits, strict=True)
     }
     return {"photographs": len(names), **rows}
 
@@ -149,8 +150,8 @@ def structure_intervals(records: Sequence[Record]) -> dict[str, list[float] | No
     counts = np.array(
         [[part.structure.parts().get(name, nothing) for name in names] for part in records], dtype=float
     )
-    ends = intervals(ratios(counts[..., 0], counts[..., 1]), len(records))
-    return {name: _ends(*pair) for name, pair in zip(names, ends.T, strict=True)}
+    limits = intervals(ratios(counts[..., 0], counts[..., 1]), len(records))
+    return {name: ends(*pair) for name, pair in zip(names, limits.T, strict=True)}
 
 
 def trust(records: Sequence[Record], temperature: float | None = None) -> dict[str, Any] | None:
@@ -164,17 +165,17 @@ def trust(records: Sequence[Record], temperature: float | None = None) -> dict[s
     if total is None:
         return None
     after, chosen = tempered_calibration(records, temperature)
-    known = [value for value in chosen if math.isfinite(value)]
+    finite = [value for value in chosen if math.isfinite(value)]
     return {
-        "ece": _known(total.ece),
-        "brier": _known(total.brier),
+        "ece": known(total.ece),
+        "brier": known(total.brier),
         "reliability": total.reliability(),
-        "temperature": _known(float(np.mean(known))) if known else None,
+        "temperature": known(float(np.mean(finite))) if finite else None,
         "temperature_from": "given, from validation photographs"
         if temperature is not None
         else "chosen for each photograph on all the others",
-        "ece_tempered": _known(after.ece),
-        "brier_tempered": _known(after.brier),
+        "ece_tempered": known(after.ece),
+        "brier_tempered": known(after.brier),
     }
 
 
@@ -191,13 +192,13 @@ def _protocol(evaluation: Evaluation, data: str, split: str) -> dict[str, Any]:
         "pixels": sum(counts),
         "vessel_pixels": counts.tp + counts.fn,
         **counts._asdict(),
-        "precision": _known(counts.precision),
+        "precision": known(counts.precision),
     }
     if vessels is not None:
         protocol["vessels"] = {
-            **_without(vessels.scores()),
-            "share of vessel pixels": _without(vessels.shares()),
-            "cldice of pooled centrelines": _known(vessels.cldice),
+            **without_nan(vessels.scores()),
+            "share of vessel pixels": without_nan(vessels.shares()),
+            "cldice of pooled centrelines": known(vessels.cldice),
             "calibres": list(CALIBRES),
         }
     protocol["calibration"] = trust(evaluation.records)
@@ -210,24 +211,9 @@ def _observer(evaluation: Evaluation, observer: Evaluation) -> dict[str, Any]:
     return {
         **plain(observer.pooled),
         "photographs": list(observer.names),
-        "intervals": {KEYS[key]: _ends(*pair) for key, pair in observer.intervals.items()},
+        "intervals": {KEYS[key]: ends(*pair) for key, pair in observer.intervals.items()},
         "per_image": [per_image(part) for part in observer.records],
-        "vessels": None if vessels is None else _without(vessels.scores()),
-        "agreement": None if both is None else _without(both),
+        "vessels": None if vessels is None else without_nan(vessels.scores()),
+        "agreement": None if both is None else without_nan(both),
         "predictor less observer": differences(evaluation, observer),
     }
-
-
-def _without(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _without(v) if isinstance(v, Mapping) else _known(v) for key, v in values.items()}
-
-
-def _known(value: Any) -> Any:
-    """A number for JSON: None where it is nan, and of Python's own types."""
-    if isinstance(value, (float, np.floating)):
-        return None if math.isnan(value) else float(value)
-    return int(value) if isinstance(value, np.integer) else value
-
-
-def _ends(low: float, high: float) -> list[float] | None:
-    return None if math.isnan(low) or math.isnan(high) else [float(low), float(high)]

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from drive_unet.data.pairing import Pair
 from drive_unet.data.reading import read_image
 from drive_unet.errors import DataError
 from drive_unet.evaluation.records import Prediction
+from drive_unet.files import write_atomically
 
 UNCERTAIN = (
     "Not certain: the challenge's page tells the format only to those who are logged in. This zip holds a "
@@ -65,18 +67,17 @@ def write_submission(path: Path, files: dict[str, np.ndarray]) -> Path:
     """
     if path.exists():
         raise DataError(f"{path} exists: move it elsewhere, or name another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, drawn in sorted(files.items()):
                 buffer = io.BytesIO()
                 Image.fromarray(drawn.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG")
                 archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())
-        check_submission(unfinished, files)
-        unfinished.rename(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        file.flush()
+        check_submission(Path(file.name), files)
+
+    write_atomically(path, write)
     return path
 
 

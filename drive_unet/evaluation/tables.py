@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 
 def number(value: float) -> str:
     """A score in a table; a dash where it is not defined."""
@@ -22,12 +24,21 @@ def span(low: float, high: float) -> str:
     )
 
 
+def known(value: Any) -> Any:
+    """A number for JSON, which has no nan: None in its place, and Python's own types."""
+    if isinstance(value, (float, np.floating)):
+        return None if math.isnan(value) else float(value)
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for JSON, which has no nan: None in its place."""
-    return {
-        key: None if isinstance(value, float) and math.isnan(value) else value
-        for key, value in values.items()
-    }
+    """The same for a dictionary, and for those in it."""
+    return {key: without_nan(v) if isinstance(v, Mapping) else known(v) for key, v in values.items()}
+
+
+def ends(low: float, high: float) -> list[float] | None:
+    """An interval for JSON; None where it is not defined."""
+    return None if math.isnan(low) else [float(low), float(high)]
 
 
 def text_table(header: list[str], rows: list[list[str]]) -> str:

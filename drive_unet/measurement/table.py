@@ -16,6 +16,8 @@ from drive_unet.errors import DataError
 from drive_unet.measurement.fractal import box_counting_dimension
 from drive_unet.measurement.skeleton import thinned
 from drive_unet.measurement.tracing import Segment, Trace, trace
+from drive_unet.metrics.pixels import binary
+from drive_unet.preprocessing.fov import width_of
 
 SHORTEST = 10.0  # pixels; a shorter piece between branch points has no tortuosity of its own
 # Boxes for the fractal dimension: of so many calibres, as thinning loses what is smaller, to so much of all.
@@ -209,7 +211,6 @@ def measure(
             raise DataError(f"{disc}: a disc has a place, and a diameter of more than 0 pixels.")
     vessels = vessels & inside
     traced = trace(vessels, None if probability is None else _coverage(vessels, probability, threshold))
-    columns = np.flatnonzero(inside.any(0))
     rim = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
     points = _in_a_row(traced.segments)
     values = {WHOLE: _region(vessels, inside, traced, points, rim)}
@@ -222,7 +223,7 @@ def measure(
             del values[zone]["fractal_dimension"]  # a ring is too narrow for it
     known = np.isfinite(points.width)
     calibres = np.repeat(points.width[known], np.rint(points.length[known]).astype(int))
-    return Measurements(values, calibres, float(columns[-1] - columns[0] + 1), scale, disc)
+    return Measurements(values, calibres, float(width_of(inside)), scale, disc)
 
 
 def _mask(mask: np.ndarray, name: str) -> np.ndarray:
@@ -230,13 +231,7 @@ def _mask(mask: np.ndarray, name: str) -> np.ndarray:
     mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
     if mask.ndim != 2 or mask.size == 0:
         raise DataError(f"{name} must be (H, W), got shape {mask.shape}.")
-    if mask.dtype != bool:
-        wrong = mask[(mask != 0) & (mask != 1)]
-        if wrong.size:
-            raise DataError(
-                f"{name} must hold 0 and 1 only, found {wrong.flat[0]!s}; divide a 0/255 mask by 255."
-            )
-    return mask.astype(bool)
+    return binary(mask, name)
 
 
 def _coverage(vessels: np.ndarray, probability: np.ndarray, threshold: float | None) -> np.ndarray:

@@ -14,8 +14,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
+from drive_unet.metrics.exact import centreline_dice
 from drive_unet.metrics.pixels import binary
 from drive_unet.metrics.ranking import ratio
+from drive_unet.preprocessing.fov import box
 
 CALIBRES = ("up to 2 px", "3 to 4 px", "5 to 6 px", "7 px or more")
 _EDGES = (2.5, 4.5, 6.5)
@@ -68,11 +70,7 @@ class Structure(NamedTuple):
     @property
     def cldice(self) -> float:
         """Centreline Dice of these counts; 0 if only one of both is empty, nan if both are."""
-        if not (self.centreline and self.drawn_centreline):
-            return 0.0 if self.centreline or self.drawn_centreline else float("nan")
-        precision, sensitivity = self.on_vessels / self.drawn_centreline, self.covered / self.centreline
-        both = precision + sensitivity
-        return 2 * precision * sensitivity / both if both else 0.0
+        return centreline_dice(self.on_vessels, self.drawn_centreline, self.covered, self.centreline)
 
     def parts(self) -> dict[str, tuple[float, float]]:
         """Every score as a numerator and a denominator, which add up over photographs."""
@@ -221,11 +219,3 @@ def _grown(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for offset in ((-1, -1), (-1, 1), (1, -1), (1, 1), (-2, 0), (2, 0), (0, -2), (0, 2)):
         two |= shifted(*offset)
     return one, two
-
-
-def box(mask: np.ndarray) -> tuple[slice, slice]:
-    """The smallest window that holds a mask; all of it where it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return slice(None), slice(None)
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -107,6 +107,20 @@ def _largest_solid(region: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(region)
 
 
+def box(mask: np.ndarray) -> tuple[slice, slice]:
+    """The smallest window (rows, columns) that holds a mask (H, W) bool; all of it where it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return slice(None), slice(None)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def width_of(fov: np.ndarray) -> int:
+    """Pixels across a field of view (H, W) bool; 0 where it is empty."""
+    columns = np.flatnonzero(fov.any(axis=0))
+    return int(columns[-1] - columns[0] + 1) if len(columns) else 0
+
+
 def as_uint8_image(image: np.ndarray, caller: str, channels: int | None = None) -> np.ndarray:
     """The array itself; DataError if it is not an image of that kind. `channels` 1, 3, or None for either."""
     image = np.asarray(image)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from drive_unet.errors import DataError
-from drive_unet.preprocessing.fov import detect_fov
+from drive_unet.preprocessing.fov import detect_fov, width_of
 
 DEGREES = 45.0  # that the camera of DRIVE sees, across the field of view
 
@@ -49,10 +49,9 @@ class Preprocessing:
             fov: (H, W) bool, its field of view.
             degrees: angle of the camera; None takes it for 45, DRIVE's, so that a vessel is as wide as there.
         """
-        columns = np.flatnonzero(fov.any(axis=0))
-        if not len(columns):
+        width = width_of(fov)
+        if not width:
             return 1.0
-        width = int(columns[-1] - columns[0] + 1)
         angle = (degrees or DEGREES) / DEGREES
         scale = min(max(width, self.fov_width * angle), (self.finest or self.fov_width) * angle) / width
         return 1.0 if abs(scale - 1) <= self.tolerance else scale

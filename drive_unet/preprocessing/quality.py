@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from drive_unet.errors import DataError
-from drive_unet.preprocessing.fov import as_uint8_image, detect_fov
+from drive_unet.preprocessing.fov import as_uint8_image, box, detect_fov
 from drive_unet.preprocessing.prepare import rescale, rescale_mask
 
 BLURRED = "blurred"
@@ -107,8 +107,7 @@ def _is_fundus(values: dict[str, float]) -> bool:
 
 
 def _measured(image: np.ndarray, fov: np.ndarray) -> dict[str, float]:
-    rows, columns = (np.flatnonzero(fov.any(axis=axis)) for axis in (1, 0))
-    side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    side = max(fov[box(fov)].shape)
     image, fov = rescale(image, _SIDE / side), rescale_mask(fov, _SIDE / side)
     core = ndimage.binary_erosion(np.pad(fov, 1), iterations=_SIDE // 50)[1:-1, 1:-1]
     core = core if core.any() else fov

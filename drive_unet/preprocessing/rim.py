@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from drive_unet.preprocessing.fov import width_of
+
 _DEPTH = 0.03  # of the field of view's width: how far from the rim a crescent is looked for
 _ARC = 0.1  # of the way around: a stretch of rim of which more than half looks like vessel is none
 _FLOOR = 0.15  # a probability that is not doubted
@@ -30,10 +32,9 @@ class Rim:
     def __init__(self, fov: np.ndarray) -> None:
         self.fov = fov
         self.ring = np.zeros_like(fov)
-        columns = np.flatnonzero(fov.any(axis=0))
-        if not len(columns) or fov.all():
+        width = width_of(fov)
+        if not width or fov.all():
             return
-        width = columns[-1] - columns[0] + 1
         depth, nearest = ndimage.distance_transform_edt(fov, return_indices=True)
         self.ring = fov & (depth <= _DEPTH * width)
         if not self.ring.any():

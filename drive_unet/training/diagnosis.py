@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.inspection import ERROR, NOTE, WARNING, Finding
+from drive_unet.data.inspection import ERROR, NOTE, WARNING, Finding, worst_first
+from drive_unet.data.reading import solidity
 from drive_unet.data.sample import Sample
 from drive_unet.errors import DataError
+from drive_unet.losses import bce_loss
+from drive_unet.metrics.exact import count
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.training.processes import callers_generators
 from drive_unet.training.watch import likely_causes
@@ -152,8 +155,7 @@ def diagnose(model: nn.Module, dataset: Any, *, steps: int = STEPS, seed: int = 
     if (words := str(notes.get("run", ""))).split(" steps")[0].isdigit():
         result.updates = int(words.split(" steps")[0])
     _judge(result, model, probability)
-    order = {ERROR: 0, WARNING: 1, NOTE: 2}
-    result.findings.sort(key=lambda finding: order[finding.level])
+    result.findings = worst_first(result.findings)
     return result
 
 
@@ -178,8 +180,7 @@ def _item(item: Any, device: torch.device) -> Item:
     ):
         raise DataError(
             f"the dataset's items are {type(item).__name__}, not (image, vessels) or (image, vessels, fov) "
-            "of "
-            "tensors: give it a DRIVEDataset, or such items"
+            "of tensors: give it a DRIVEDataset, or such items"
         )
     image, vessels, fov = (*item[:3], None, None)[:3]
     if vessels is None:
@@ -243,10 +244,7 @@ def _labels(result: Diagnosis, items: list[Item]) -> bool:
 
 def _solid(mask: np.ndarray) -> bool:
     """Whether a mask fills most of its bounding box and much of the frame, as a field of view does."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows) or mask.mean() < 0.3:
-        return False
-    return float(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean()) > 0.6
+    return bool(mask.mean() >= 0.3) and solidity(mask) > 0.6
 
 
 def _predictions(result: Diagnosis, model: nn.Module, items: list[Item]) -> tuple[np.ndarray, np.ndarray]:
@@ -268,19 +266,16 @@ def _predictions(result: Diagnosis, model: nn.Module, items: list[Item]) -> tupl
 
 
 def _dice(called: np.ndarray, truth: np.ndarray) -> float:
-    total = np.count_nonzero(called) + np.count_nonzero(truth)
-    return 2 * np.count_nonzero(called & truth) / total if total else 0.0
-
-
-def _loss(logits: Tensor, vessels: Tensor, fov: Tensor) -> Tensor:
-    return (F.binary_cross_entropy_with_logits(logits, vessels, reduction="none") * fov).sum() / fov.sum()
+    """Of pixels (N,) bool; 0 where there is no vessel at all."""
+    dice = count(called, truth).dice
+    return 0.0 if np.isnan(dice) else dice
 
 
 def _gradients(result: Diagnosis, model: nn.Module, item: Item) -> None:
     """What reaches each layer's weights of one loss, over their own size."""
     image, vessels, fov = _crop(item)
     trained = copy.deepcopy(model).train()
-    _loss(trained(image).float(), vessels, fov).backward()
+    bce_loss(trained(image), vessels, fov).backward()
     for name, weight in trained.named_parameters():
         if weight.ndim > 1:  # layers, without their biases and normalisations
             grad = float("nan") if weight.grad is None else float(weight.grad.norm())
@@ -294,7 +289,7 @@ def _by_heart(result: Diagnosis, model: nn.Module, item: Item, steps: int) -> No
     optimizer = torch.optim.Adam(pupil.parameters(), lr=3e-3)
     for step in range(steps + 1):
         logits = pupil(image).float()
-        loss = _loss(logits, vessels, fov)
+        loss = bce_loss(logits, vessels, fov)
         if step in (0, steps):
             called, truth = (
                 ((logits.detach() >= 0) & (fov > 0)).cpu().numpy(),

@@ -15,11 +15,9 @@ from drive_unet.data.sample import Sample
 from drive_unet.errors import DataError
 
 FIRST = 20  # steps whose labels are looked at
-FROM, EVERY, LOOKS = (
-    60,
-    10,
-    5,
-)  # the step from which predictions are looked at, how often, and how many must agree
+FROM = 60  # step from which predictions are looked at
+EVERY = 10  # steps from one look to the next
+LOOKS = 5  # in a row that must agree
 _GAP = 0.05  # mean probability of vessels above that of all else; less is no distinction
 _RISE = 2.0  # of the loss over its best, which is no noise any more
 
@@ -63,8 +61,7 @@ class Watch:
             remedy = "divide them by 255" if (low, high) == (0, 255) else blurred
             raise DataError(
                 f"the labels of step {step} ({listed(self.names(step))}) lie in {low:g} to {high:g} "
-                "instead of "
-                f"{{0, 1}}, with which losses turn negative and scores exceed 1: {remedy}"
+                f"instead of {{0, 1}}, with which losses turn negative and scores exceed 1: {remedy}"
             )
         self.shares.append(float(vessels.float().mean()))
         if len(self.shares) == FIRST and min(self.shares) == max(self.shares) in (0.0, 1.0):
@@ -101,8 +98,7 @@ class Watch:
             self.say(
                 "diverges",
                 f"the loss diverges: it was {self.best:.3g} and is {recent:.3g} at step {step}; the "
-                "learning rate "
-                f"{self.lr:g} is too high for this network, so try {self.lr / 10:g}",
+                f"learning rate {self.lr:g} is too high for this network, so try {self.lr / 10:g}",
             )
         self.best = min(self.best, recent)
 
@@ -142,9 +138,8 @@ def in_words(constant: str, gap: float, causes: list[str]) -> str:
     numbered = "; ".join(f"{number}. {cause}" for number, cause in enumerate(causes, start=1))
     return (
         f"the network calls everything {constant}, and vessels hardly differ from the rest (by {gap:+.3f} "
-        "in mean "
-        f"probability); likely causes, in this order: {numbered}; drive_unet.diagnose(model, dataset) "
-        "looks closer"
+        f"in mean probability); likely causes, in this order: {numbered}; "
+        "drive_unet.diagnose(model, dataset) looks closer"
     )
 
 
