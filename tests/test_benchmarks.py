@@ -52,7 +52,7 @@ def photographs(copy):
 
 @pytest.fixture(autouse=True)
 def no_enlarging(monkeypatch):
-    """Photographs keep their own pixels: brought to 540 pixels, these tiny ones would cost as much as real ones."""
+    """Photographs keep their own pixels: brought to 540, tiny ones would cost as much as real ones."""
     monkeypatch.setattr(Preprocessing, "scale", lambda *_: 1.0)
 
 
