@@ -181,12 +181,29 @@ def test_the_tree_is_kept_and_nothing_is_left_out_in_silence(predict, tmp_path):
     assert set(pictures(out)) == {
         f"{name}_{kind}.png" for name in names for kind in ("vessels", "probability")
     }
-    assert code == 0 and len(rows(out)) == 2  # two of one name
+    table = rows(out)
+    assert code == 0 and [row["status"] for row in table.values()].count("done") == 2  # two of one name
     assert "left_1stHO.png and left_AVmanual.png, labels or predictions by their names" in said.err
+    reasons = {name: row["reason"] for name, row in table.items() if row["status"] == "left out"}
+    for name in ("left_1stHO.png", "left_AVmanual.png"):
+        assert reasons.pop(name) == "a label or a prediction by its name"
+    assert reasons.pop("notes.txt") == "no picture"
+    assert set(reasons) == {"drawn.png", "coloured.png"}
     for name in ("drawn.png", "coloured.png"):
+        assert reasons[name] == "drawn in a few colours as labels are, no photograph"
         assert sum(name in line and "drawn in a few colours" in line for line in said.err.splitlines()) == 1
     code, said = predict(root / "clinic b" / "drawn.png", out=tmp_path / "none")
     assert code == 1 and "drawn in a few colours" in said.err and "0 of 0" in said.out
+
+
+def test_what_was_left_out_and_is_predicted_by_its_name_has_one_row(predict, tmp_path):
+    files = {"top.png": photograph(1), "left_seg.png": photograph(2)}
+    root = write_files(tmp_path / "in", files)
+    predict(root)
+    assert rows(tmp_path / "out")["left_seg.png"]["status"] == "left out"
+    predict(root / "left_seg.png")
+    with (tmp_path / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "done"]
 
 
 def test_masks_follow_the_tree(predict, tmp_path):
@@ -392,6 +409,17 @@ def test_processes_share_the_photographs(predict, eyes, tmp_path, monkeypatch):
         names.append({name for name in pictures(tmp_path / "out") if "vessels" in name})
     assert names == [{"eye 1_vessels.png"}, {f"eye {number}_vessels.png" for number in range(3)}]
     assert len(rows(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize("words", ["train --out runs", "evaluate", "demo --out demo"])
+def test_other_commands_leave_busy_cores_alone_too(words, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "free", lambda: 3)
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    assert main([*words.split(), "--data", "nowhere"]) == 1
+    assert chosen == [3] and "nowhere" in capsys.readouterr().err
 
 
 def test_threads_are_as_many_as_cores_are_idle(monkeypatch):

@@ -15,6 +15,7 @@ from drive_unet.data import Sample
 from drive_unet.errors import DataError
 from drive_unet.preprocessing import (
     Levels,
+    Prepared,
     Preprocessing,
     clahe,
     detect_fov,
@@ -270,6 +271,18 @@ def test_the_way_back_is_exact_in_size(size):
     np.testing.assert_allclose(restored[:, fov], 0.25, atol=1e-6)
     assert (restored[:, ~fov] == 0).all()
     assert prepared.restore(probability[0]).shape == size
+
+
+@pytest.mark.parametrize("width", [1.5, 2.0, 3.0, 5.0])
+def test_an_enlarged_vessel_is_as_wide_as_the_network_says(width):
+    """Its log odds fall evenly from the middle, so that the width at any threshold is known."""
+    fall, threshold, times = 3.0, 0.3, 6
+    odds = fall * (width / 2 - np.abs(np.arange(40) + 0.5 - 20.3))
+    probability = np.tile(1 / (1 + np.exp(-odds)), (40, 1)).astype(np.float32)
+    fov = np.ones((40 * times, 40 * times), bool)
+    restored = Prepared(torch.zeros(3, 40, 40), torch.ones(1, 40, 40), fov).restore(probability)
+    truth = times * (width + 2 * np.log((1 - threshold) / threshold) / fall)
+    assert abs((restored >= threshold).sum(axis=1).mean() - truth) < 0.5
 
 
 def test_large_photographs_are_antialiased():

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from drive_unet import metrics
+from drive_unet.measurement import measure
 from drive_unet.painter import painting
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import paint
@@ -151,6 +152,31 @@ def test_the_line_gives_the_scores_inside_the_fov(explorer, scene):
         assert f"sensitivity <b>{counts.sensitivity:.3f}</b>" in explorer.line.value
         precision = "-" if threshold == 1.0 else f"<b>{counts.precision:.3f}</b>"
         assert f"precision {precision}" in explorer.line.value
+
+
+def test_measurements_follow_the_threshold(explorer, scene):
+    _, probability, vessels, fov = scene
+    assert explorer.table.value == "", "they take time: only where they are asked for"
+    explorer.measuring.value = True
+    label = measure(vessels, fov)
+    for threshold in (0.5, 0.2):
+        explorer.threshold.value = threshold
+        found = measure((probability >= threshold) & fov, fov, probability, threshold=threshold)
+        for key, digits in (("area_density", 4), ("calibre_mean", 2), ("branch_points", 0)):
+            cells = "".join(f"<td>{each[key]:.{digits}f}</td>" for each in (found, label))
+            assert f"{cells}</tr>" in explorer.table.value
+    explorer.image.value = 2
+    assert "<th>found</th></tr>" in explorer.table.value, "it has no label"
+    explorer.measuring.value = False
+    assert explorer.table.value == ""
+
+
+def test_another_view_measures_nothing_afresh(explorer, monkeypatch):
+    explorer.measuring.value = True
+    shown = explorer.table.value
+    monkeypatch.setattr(explorer_module, "measure", None)  # it would fail
+    explorer.zoom.value = 3
+    assert explorer.table.value == shown
 
 
 def test_an_image_without_labels_shows_what_is_found(explorer):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from drive_unet import __version__
 from drive_unet.commands.outputs import Outputs
+from drive_unet.commands.threads import choose
 from drive_unet.data.drive import load_drive
 from drive_unet.evaluation.evaluator import compare, evaluate, evaluate_second_observer
 from drive_unet.inference import predict_all, segment
@@ -28,6 +29,7 @@ def run(options: argparse.Namespace) -> None:
 
     from drive_unet import plots
 
+    choose()
     out: Path = options.out
     outputs = Outputs(out, options.overwrite)
     drive = load_drive(options.data, seed=options.seed)

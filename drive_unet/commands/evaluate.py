@@ -14,6 +14,7 @@ from typing import Any
 from drive_unet.commands.networks import device_of, fold_folder, network
 from drive_unet.commands.outputs import facts
 from drive_unet.commands.scoring import cross_validation, score
+from drive_unet.commands.threads import choose
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.find import DriveFolder, find_dataset
 from drive_unet.data.pairing import listed
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> None:
     """Score what the options of ``drive-unet evaluate`` name, and print tables or JSON."""
     if options.predictions and (options.weights or options.tta):
         raise ValueError("finished predictions take neither --weights nor --tta: leave them out")
+    choose()
     with redirect_stdout(sys.stderr):  # where DRIVE was not found, it says so; JSON stays alone
         dataset = find_dataset(options.data)
         split, photographs = labelled(dataset, options.split)

@@ -24,6 +24,8 @@ _LABEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"})  # in which Pillow shows none
+_LABELS, _NO_PICTURE = "labels or predictions by their names", "no pictures"
+_REASONS = {_LABELS: "a label or a prediction by its name", _NO_PICTURE: "no picture"}
 _COLOURS = 8  # a picture of so few is drawn; a photograph has hundreds
 
 
@@ -52,11 +54,13 @@ class Listing:
     Attributes:
         photographs: each once, in the order of the names that were given.
         left_out: what was looked at and is no photograph, in words.
+        reasons: why a file was left out, file by file; what the command wrote itself is not among them.
         faults: what was named and cannot be used, in words.
     """
 
     photographs: list[Photograph] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    reasons: dict[Path, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
 
@@ -102,11 +106,13 @@ def _look_into(
     photographs = [file for file in pictures if file not in set(labels)]
     for what, parts in (
         ("written by this command before", by_command),
-        ("labels or predictions by their names", labels),
-        ("no pictures", [file for file in others if file not in set(pictures)]),
+        (_LABELS, labels),
+        (_NO_PICTURE, [file for file in others if file not in set(pictures)]),
     ):
         if parts:
             listing.left_out.append(f"{folder}: left out {listed(parts)}, {what}")
+        if parts is not by_command:
+            listing.reasons |= dict.fromkeys(parts, _REASONS[what])
     if deeper:
         listing.left_out.append(f"{folder}: not looked into {listed(deeper)}; --recursive does that")
     if not photographs:

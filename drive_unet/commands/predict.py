@@ -58,7 +58,7 @@ COLUMNS = (
     "fov_from",
     "vessel_share",
 )
-DONE, FAILED = "done", "failed"
+DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 OUTLINE = (59, 240, 220)  # a colour that no retina has; keeps apart from red under all colour deficiencies
 SMALLEST = 16  # pixels along a side
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -110,7 +110,9 @@ def run(options: argparse.Namespace) -> int:
         outputs.check([SUMMARY], {"command": "predict"})
         for photograph, fault in collisions.items():
             complain(fault)
-            _tell_failure(outputs, str(photograph.path), photograph, fault)
+            _tell(outputs, str(photograph.path), photograph.path, FAILED, fault)
+        for path, reason in listing.reasons.items():
+            _tell(outputs, str(path), path, LEFT_OUT, reason)
     faults += len(collisions)
     together = _join(processes)
     choose()
@@ -122,10 +124,11 @@ def run(options: argparse.Namespace) -> int:
                 if outcome.left_out:
                     left_out += 1
                     _say(f"drive-unet: {outcome.left_out}", sys.stderr)
+                    _tell(outputs, outcome.photograph.name, outcome.photograph.path, LEFT_OUT, outcome.reason)
                 elif outcome.fault:
                     faults += 1
                     _say_fault(outcome.fault, outcome.error, options.debug)
-                    _tell_failure(outputs, outcome.photograph.name, outcome.photograph, outcome.fault)
+                    _tell(outputs, outcome.photograph.name, outcome.photograph.path, FAILED, outcome.fault)
                 else:
                     done += 1
                     if not _quiet(todo):
@@ -181,10 +184,11 @@ class _Outcome:
     fault: str = ""
     error: BaseException | None = None
     left_out: str = ""
+    reason: str = ""  # of that, without the file
 
 
 class _Drawn(Exception):
-    """A picture that was drawn, not photographed."""
+    """A picture that was drawn, not photographed; why it is taken for that."""
 
 
 class _CannotGoOn(Exception):
@@ -286,7 +290,7 @@ class _Command:
         if min(height, width) < SMALLEST:
             raise DataError(f"{path} is {width}x{height} px, too small for a photograph of an eye")
         if is_drawn(image):
-            raise _Drawn(f"{path} left out, drawn in a few colours as labels are, no photograph")
+            raise _Drawn("drawn in a few colours as labels are, no photograph")
         fov, fov_from = _fov(self.masks.get(photograph), image, self.mask_given)
         try:
             fov = detect_fov(image) if fov is None else fov
@@ -364,7 +368,7 @@ def _attempt(photograph: Photograph, step: Callable, *arguments: Any) -> Any:
     except _CannotGoOn:
         raise
     except _Drawn as drawn:
-        return _Outcome(photograph, left_out=str(drawn))
+        return _Outcome(photograph, left_out=f"{photograph.path} left out, {drawn}", reason=str(drawn))
     except Exception as error:
         fault = in_a_line(error)
         fault = fault if photograph.path.name in fault else f"{photograph.path}: {fault}"
@@ -453,16 +457,19 @@ def _png(picture: np.ndarray) -> Callable[[BinaryIO], None]:
 # ------------------------------------------------------------------------------------- the table, the screen
 
 
-def _tell_failure(outputs: Outputs, key: str, photograph: Photograph, fault: str) -> None:
+def _tell(outputs: Outputs, key: str, path: Path, status: str, reason: str) -> None:
+    """Record a file that was not predicted."""
     try:
-        outputs.tell(key, {"photograph": str(photograph.path), "status": FAILED, "reason": fault})
+        outputs.tell(key, {"photograph": str(path), "status": status, "reason": reason})
     except OSError:  # the folder cannot be written, which is told where a photograph is written
         pass
 
 
 def _summarise(outputs: Outputs) -> None:
-    """Write the table of all photographs that this or earlier runs met."""
+    """Write the table of all files that runs met; what was left out once may have been predicted since."""
+    done = {row["photograph"] for row in outputs.rows.values() if row["status"] != LEFT_OUT}
     rows = [outputs.rows[name] for name in sorted(outputs.rows)]
+    rows = [row for row in rows if row["status"] != LEFT_OUT or row["photograph"] not in done]
     columns = [*COLUMNS, *dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)

@@ -14,6 +14,7 @@ import torch
 from drive_unet import presets
 from drive_unet.commands.networks import device_of, fold_folder
 from drive_unet.commands.scoring import score
+from drive_unet.commands.threads import choose
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
 from drive_unet.data.find import find_dataset
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--fold {options.fold} needs --folds, and is less than it")
     if options.start:
         UNet.from_pretrained(options.start)  # what is wrong with it is said before anything is written
+    choose()
     with _computing_on(options.device):
         _train(options)
 

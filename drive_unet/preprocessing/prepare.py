@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import expit, logit
 from torch import Tensor
 
 from drive_unet.errors import DataError
 from drive_unet.preprocessing.fov import detect_fov, width_of
 
+_SURE = np.float32(1e-4)  # nearer to 0 and 1 a probability says no more
 DEGREES = 45.0  # that the camera of DRIVE sees, across the field of view
 
 
@@ -72,16 +74,26 @@ class Prepared(NamedTuple):
     native_fov: np.ndarray
 
     def restore(self, probability: Tensor | np.ndarray) -> np.ndarray:
-        """Maps (..., h, w) float in the photograph's own pixels, (..., H, W) float32; 0 outside the FOV."""
+        """Maps (..., h, w) float in the photograph's own pixels, (..., H, W) float32; 0 outside the FOV.
+
+        Between the pixels of a smaller map it is the log odds that change evenly, as what a network says
+        does across the wall of a vessel. Between probabilities, which are cut off at 0 and 1, vessels would
+        come out wider.
+        """
         maps = np.asarray(probability, dtype=np.float32)
         height, width = self.native_fov.shape
         if maps.shape[-2:] != (height, width):
             planes = maps.reshape(-1, *maps.shape[-2:])
-            resized = [
-                np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
-                for plane in planes
-            ]
-            maps = np.stack(resized).reshape(*maps.shape[:-2], height, width).clip(0, 1)
+            enlarged = height * width > planes.shape[-2] * planes.shape[-1]
+            planes = logit(planes.clip(_SURE, 1 - _SURE)) if enlarged else planes
+            resized = np.stack(
+                [
+                    np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
+                    for plane in planes
+                ]
+            )
+            resized = expit(resized) if enlarged else resized.clip(0, 1)
+            maps = resized.reshape(*maps.shape[:-2], height, width)
         return np.where(self.native_fov, maps, np.float32(0))
 
 

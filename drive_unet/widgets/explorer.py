@@ -1,4 +1,4 @@
-"""Look into a prediction by hand: choose image, threshold, layer, opacity, zoom, and see the scores.
+"""Look into a prediction by hand: choose image, threshold, layer, opacity, zoom; see scores and measurements.
 
     explore(dataset, probabilities)        # maps made beforehand, or a model, which is run once per image
 
@@ -25,6 +25,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
+from drive_unet.measurement.table import MEASURES, measure
 from drive_unet.metrics.exact import Confusion
 from drive_unet.plots.overlays import (
     COLOURS,
@@ -54,6 +55,8 @@ HELP = (
     "Picture: wheel zooms, drag moves, double click shows all. Keys on it: + − zoom, arrows move, "
     "0 shows all, n p next and previous, s saves."
 )
+#: What the table of measurements shows of `MEASURES`.
+SHOWN = ("area_density", "length_density", "calibre_mean", "branch_points", "tortuosity")
 _RIM = "#8C8C8C"
 _INFERNO = (mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)
 
@@ -176,8 +179,9 @@ class Explorer(widgets.VBox):
     """A picture with its controls beside it; see `explore`.
 
     Its parts can be set from code, as in `explorer.threshold.value = 0.3`: `image`, `layer`, `threshold`,
-    `opacity`, `zoom`, `down`, `right`, `beside` (the label at the picture's side). `picture` is the
-    `ipywidgets.Image` and `line` the scores. `view()` gives the picture as an array, `save(path)` writes it.
+    `opacity`, `zoom`, `down`, `right`, `beside` (the label at the picture's side), `measuring` (whether
+    vessels are measured). `picture` is the `ipywidgets.Image`, `line` the scores, `table` the measurements.
+    `view()` gives the picture as an array, `save(path)` writes it.
     """
 
     def __init__(
@@ -195,6 +199,8 @@ class Explorer(widgets.VBox):
         self._samples, self._predict = samples, predict
         self._names = [str(name) for name in names]
         self._views: OrderedDict[int, _View] = OrderedDict()
+        self._of_label: dict[int, dict[str, float]] = {}  # measurements, by image
+        self._measured: tuple[tuple[int, float] | None, str] = (None, "")  # image and threshold, the table
         self._quiet = False
         full = {"width": "auto"}
         narrow = {"description_width": "72px"}
@@ -229,6 +235,9 @@ class Explorer(widgets.VBox):
         self.down = slider("Up, down", 0.5, 0.0, 1.0, 0.02)
         self.right = slider("Left, right", 0.5, 0.0, 1.0, 0.02)
         self.beside = widgets.Checkbox(value=False, description="Label beside it", indent=False, layout=full)
+        self.measuring = widgets.Checkbox(
+            value=False, description="Measurements (large pictures take seconds)", indent=False, layout=full
+        )
         self.reset = button(
             "Show all", "Zoom out to the whole photograph", lambda _: self._move(1.0, 0.5, 0.5)
         )
@@ -237,8 +246,7 @@ class Explorer(widgets.VBox):
             format="jpeg",
             layout={"max_width": "100%", "max_height": height, "width": "auto", "height": "auto"},
         )
-        self.line = widgets.HTML()
-        self.legend = widgets.HTML()
+        self.line, self.table, self.legend = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._download_link = widgets.HTML(layout={"display": "none"})
         self._state = widgets.HTML(layout={"display": "none"})
         self._wanted = widgets.Text(layout={"display": "none"})
@@ -255,8 +263,10 @@ class Explorer(widgets.VBox):
                 self.down,
                 self.right,
                 self.beside,
+                self.measuring,
                 widgets.HBox([self.reset, self.keep]),
                 self.line,
+                self.table,
                 self.legend,
                 widgets.HTML(f'<small style="line-height:1.3;display:block">{HELP}</small>'),
             ],
@@ -276,7 +286,7 @@ class Explorer(widgets.VBox):
             part.add_class(f"drive-unet-{name}")
         followed = (
             self.image, self.layer, self.threshold, self.opacity,
-            self.zoom, self.down, self.right, self.beside,
+            self.zoom, self.down, self.right, self.beside, self.measuring,
         )  # fmt: skip
         for number, control in enumerate(followed):
             control.add_class(f"drive-unet-named-{number}")
@@ -387,6 +397,22 @@ class Explorer(widgets.VBox):
         self.picture.value = encode(self.view())
         self.line.value = _scores(view, self.threshold.value)
         self.legend.value = _legend(layer)
+        self.table.value = self._measurements(view) if self.measuring.value else ""  # last: it takes longest
+
+    def _measurements(self, view: _View) -> str:
+        """The table of what the threshold gives, beside the label's; worked out anew only for another one."""
+        index, threshold = self.image.value, self.threshold.value
+        if self._measured[0] != (index, threshold):
+            found = (view.probability >= threshold) & (True if view.fov is None else view.fov)
+            columns = {
+                "found": measure(found, view.fov, view.probability, threshold=threshold).values["whole"]
+            }
+            if view.vessels is not None:
+                if index not in self._of_label:
+                    self._of_label[index] = dict(measure(view.vessels, view.fov).values["whole"])
+                columns["label"] = self._of_label[index]
+            self._measured = (index, threshold), _table(columns)
+        return self._measured[1]
 
 
 _DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # one clear pixel
@@ -414,6 +440,18 @@ def _scores(view: _View, threshold: float) -> str:
     scores = {"Dice": counts.dice, "sensitivity": counts.sensitivity, "precision": counts.precision}
     listed = " · ".join(f"{name} " + (f"<b>{x:.3f}</b>" if x == x else "-") for name, x in scores.items())
     return f"{listed} (this image, {where}, threshold {threshold:.2f})"
+
+
+def _table(columns: dict[str, dict[str, float]]) -> str:
+    """Measurements as a table, a column for each source."""
+    lines = ["<tr><th></th>" + "".join(f"<th>{name}</th>" for name in columns) + "</tr>"]
+    for key in SHOWN:
+        each = MEASURES[key]
+        title = f"{each.title}, {each.unit}" if each.unit else each.title
+        numbers = [values[key] for values in columns.values()]
+        cells = [f"<td>{x:.{each.digits}f}</td>" if x == x else "<td>-</td>" for x in numbers]
+        lines.append(f'<tr><td style="text-align:left">{title}</td>{"".join(cells)}</tr>')
+    return f'<table style="width:100%;text-align:right;line-height:1.3">{"".join(lines)}</table>'
 
 
 def _legend(layer: str) -> str:
