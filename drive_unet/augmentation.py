@@ -62,7 +62,7 @@ class RandomPatch(v2.Transform):
         fov = [part for part in flat_inputs if isinstance(part, tv_tensors.Mask)][-1:]
         like = next(part for part in flat_inputs if isinstance(part, tv_tensors.Image | tv_tensors.Mask))
         height, width = like.shape[-2:]
-        row, column = _random_pixel(fov[0] if fov else None, height, width)
+        row, column = map(float, _random_pixel(fov[0] if fov else None, height, width))
         if torch.rand(()) < self.exact:
             angle, step = math.pi / 2 * int(torch.randint(4, ())), 1.0
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,13 +20,17 @@ from drive_unet.preprocessing.rim import Rim
 from drive_unet.progress import bar
 
 if TYPE_CHECKING:  # they load torchvision, which takes as long as all the rest
+    from PIL import Image
+
     from drive_unet.data.dataset import DRIVEDataset
+    from drive_unet.data.reading import Decoded
+    from drive_unet.data.sample import Sample
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels at the network's scale; a larger picture is cut into tiles unless told otherwise
 OVERLAP = 128  # pixels that neighbouring tiles share; fewer show more of the seams (notebook 06)
 
-AnyPhotograph = "Sample | Tensor | np.ndarray | Image.Image | str | Path"
+AnyPhotograph: TypeAlias = "Sample | Decoded | Tensor | np.ndarray | Image.Image | str | Path"
 
 
 class Segmentation(NamedTuple):
@@ -173,7 +177,8 @@ class Segmenter:
         self.preprocessing = getattr(model, "preprocessing", None)
         self.multiple = getattr(model, "multiple", 1)
         if threshold is None:
-            threshold = model.threshold_for(tta) if hasattr(model, "threshold_for") else 0.5
+            own = getattr(model, "threshold_for", None)
+            threshold = 0.5 if own is None else own(tta)
         self.threshold, self.turns = threshold, FLIPS if tta else FLIPS[:1]
         self.tile, self.overlap, self.field_of_view = tile, overlap, field_of_view
         parameter = next(model.parameters(), torch.empty(0))

@@ -12,6 +12,7 @@ and returns a scalar float tensor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -96,9 +97,11 @@ def combine(**weights: float) -> Loss:
         )
 
     def combined(logits: Tensor, vessels: Tensor, fov: Tensor | None = None) -> Tensor:
-        return sum(weight * LOSSES[name](logits, vessels, fov) for name, weight in weights.items())
+        parts = (weight * LOSSES[name](logits, vessels, fov) for name, weight in weights.items())
+        return reduce(torch.add, parts)
 
-    combined.description = " + ".join(f"{weight:g} {name}" for name, weight in sorted(weights.items()))
+    words = " + ".join(f"{weight:g} {name}" for name, weight in sorted(weights.items()))
+    combined.description = words  # type: ignore[attr-defined]  # mypy knows no notes on functions
     return combined
 
 

@@ -69,8 +69,9 @@ def fused(model: nn.Module) -> nn.Module:
         if not isinstance(block, nn.Sequential):
             continue
         for index, (conv, norm) in enumerate(zip(list(block), list(block)[1:], strict=False)):
-            plain = type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d
-            if plain and not any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm)):
+            if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d:
+                continue
+            if not any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm)):
                 block[index] = torch.nn.utils.fuse_conv_bn_eval(conv, norm)
                 block[index + 1] = nn.Identity()
     return fast
@@ -133,7 +134,9 @@ class SegmentationModel(
 
     # ------------------------------------------------------------------ weights in one file
 
-    def save_pretrained(self, path: str | Path, *, half: bool = False, **hub: Any) -> Path:
+    def save_pretrained(  # type: ignore[override]  # the hub's own takes a folder alone
+        self, path: str | Path, *, half: bool = False, **hub: Any
+    ) -> Path:
         """Write weights, arguments, thresholds, preprocessing and notes to one file, and return its path.
 
         Args:
@@ -163,7 +166,9 @@ class SegmentationModel(
         return path
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "default", **hub: Any) -> Self:
+    def from_pretrained(  # type: ignore[override]  # the hub's own knows no packaged weights
+        cls, name_or_path: str | Path = "default", **hub: Any
+    ) -> Self:
         """The network with trained weights, in evaluation mode, on the CPU.
 
         Args:

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import importlib.abc
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -31,6 +32,9 @@ TESTS = {  # of a module, and of one function where that is all that is meant
     "drive_unet.metrics.ranking": ["tests/test_metrics.py", "tests/test_metrics_streaming.py"],
     "drive_unet.metrics.pixels": ["tests/test_metrics.py", "tests/test_metrics_streaming.py"],
     "drive_unet.metrics.streaming": ["tests/test_metrics_streaming.py"],
+    "drive_unet.metrics.bootstrap": ["tests/test_metrics_bootstrap.py"],
+    "drive_unet.metrics.reliability": ["tests/test_metrics_reliability.py"],
+    "drive_unet.metrics.vesselwise": ["tests/test_metrics_structure.py"],
     "drive_unet.data.pairing": [
         "tests/test_data.py",
         "-k",
@@ -71,6 +75,12 @@ class Mutator(ast.NodeTransformer):
         node.body = [
             self.visit(part) if getattr(part, "name", "") == self.function else part for part in node.body
         ]
+        return node
+
+    def visit_Return(self, node: ast.Return) -> ast.AST:
+        self.generic_visit(node)
+        if node.value is not None and self.due(node, "returns None"):
+            node.value = ast.copy_location(ast.Constant(None), node)
         return node
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
@@ -198,12 +208,17 @@ def survives(name: str, source: str, seconds: float) -> tuple[bool, float]:
 
 
 def chosen(sample: int, seed: int) -> Iterator[tuple[str, int]]:
-    """Yield module and number of the mutants to be tried, as many of each, in one order for all runs."""
+    """Yield module and number of the mutants to be tried, as many of each, in one order for all runs.
+
+    One of each module, then the next of each, so that a run that is stopped has tried something of all.
+    """
+    orders = {}
     for name in TESTS:
         numbers = list(range(mutated(name, -1)[2]))
         random.Random(f"{seed} {name}").shuffle(numbers)
-        for number in numbers[: sample or None]:
-            yield name, number
+        orders[name] = numbers[: sample or None]
+    for turn in itertools.zip_longest(*orders.values()):
+        yield from ((name, number) for name, number in zip(orders, turn, strict=True) if number is not None)
 
 
 def main() -> int:
@@ -221,15 +236,7 @@ def main() -> int:
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for heavy in (
-        "torch",
-        "torchvision",
-        "scipy.ndimage",
-        "skimage.measure",
-        "hypothesis",
-        "accelerate",
-        "pytest",
-    ):
+    for heavy in HEAVY:
         importlib.import_module(heavy)
     known = {}
     if options.known.exists():

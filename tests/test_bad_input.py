@@ -307,7 +307,8 @@ def test_values_that_are_no_brightness(tmp_path):
 def test_label_that_is_not_turned_as_its_photograph(tmp_path):
     write_split(tmp_path, "training", [21])
     label = tmp_path / "1st_manual" / "21_manual1.gif"
-    Image.open(label).transpose(Image.Transpose.ROTATE_90).save(label)
+    with Image.open(label) as picture:
+        picture.transpose(Image.Transpose.ROTATE_90).save(label)
     refused(
         lambda: DRIVEDataset(tmp_path / "images", tmp_path / "1st_manual"), "21_manual1.gif", "turned as the"
     )

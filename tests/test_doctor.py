@@ -118,7 +118,8 @@ def test_the_historical_archive_is_told_apart(tmp_path):
 
 def test_a_repacked_copy_is_recognised_by_its_pixels(root):
     for file in list(root.rglob("*.tif")):
-        Image.open(file).save(file.with_suffix(".png"))
+        with Image.open(file) as picture:
+            picture.save(file.with_suffix(".png"))
         file.unlink()
     (root / "test").rename(root / "testing")
     report = checked(root)
@@ -212,12 +213,14 @@ def label_is_fov(root):
 def resized(root):
     for number in (22, 25):
         file = labels(root) / f"{number}_manual1.gif"
-        Image.open(file).resize((40, 40)).save(file)
+        with Image.open(file) as picture:
+            picture.resize((40, 40)).save(file)
 
 
 def turned(root):
     file = labels(root) / "22_manual1.gif"
-    Image.open(file).transpose(Image.Transpose.ROTATE_90).save(file)
+    with Image.open(file) as picture:
+        picture.transpose(Image.Transpose.ROTATE_90).save(file)
 
 
 def inverted(root):
@@ -270,7 +273,8 @@ def mismatched(root):
 
 def mirrored(root):
     file = labels(root) / "23_manual1.gif"
-    ImageOps.mirror(Image.open(file)).save(file)
+    with Image.open(file) as picture:
+        ImageOps.mirror(picture).save(file)
 
 
 def fov_disagrees(root):

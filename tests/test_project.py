@@ -236,6 +236,18 @@ def test_ruff_is_content(command):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.slow  # half a minute: it reads PyTorch's types, too
+def test_types_of_the_package_are_right():
+    run = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_users_get_the_types_of_the_package():
+    assert (ROOT / "drive_unet" / "py.typed").is_file()
+    hooks = yaml.safe_load(text_of(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    assert "mypy" in {hook["entry"] for hook in hooks}
+
+
 def test_files_are_of_a_size_to_commit_and_none_is_of_drive():
     assert [sentence for path in files() if (sentence := too_large(path))] == []
     drive = re.compile(r"\d\d_(?:training|test)(?:_mask)?\.(?:tif|gif|png)$|\d\d_manual[12]\.(?:gif|png)$")

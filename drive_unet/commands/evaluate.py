@@ -125,12 +125,13 @@ def scored_files(
 ) -> tuple[Evaluation, FinishedPredictions]:
     """The evaluation of a folder of predictions, thorough, and its files."""
     files = finished_predictions(Path(folder), photographs)
-    cuts, source = threshold, "given"
+    cuts: Any = threshold
+    source = "given"
     known = facts(Path(folder))
     chosen = [known.get(file.name, {}).get("threshold") for file in files.probabilities.values()]
     if cuts is None and files.ranked and None not in chosen:
         cuts, source = chosen, "recorded by drive-unet predict, which froze it"
-    settings = {"name": name or str(folder), "thorough": True, "kinds": kinds}
+    settings: dict[str, Any] = {"name": name or str(folder), "thorough": True, "kinds": kinds}
     if files.finished and files.ranked and threshold is None:
         scored = evaluate(files, photographs, **settings)
         if cuts is not None and len(set(cuts)) == 1:  # what the segmentations beside them were cut at

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _told
+            warnings.showwarning = _told  # type: ignore[assignment]  # it needs less than it is given
             return options.run(options) or 0
     except KeyboardInterrupt:
         print("\ndrive-unet: interrupted", file=sys.stderr)

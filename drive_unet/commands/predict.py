@@ -269,12 +269,13 @@ class _Command:
                     each.photograph, lambda each=each: self.segmenter.maps([each.prepared])[0]
                 )
         steps: list[_Outcome | Future[_Outcome]] = []
-        for each in loaded:
-            result = each if isinstance(each, _Outcome) else maps[each.photograph.name]
-            if isinstance(result, _Outcome):
+        for part in loaded:
+            if isinstance(part, _Outcome):
+                steps.append(part)
+            elif isinstance(result := maps[part.photograph.name], _Outcome):
                 steps.append(result)
             else:
-                steps.append(writing.submit(_attempt, each.photograph, self.write, each, result))
+                steps.append(writing.submit(_attempt, part.photograph, self.write, part, result))
         return steps
 
     def load(self, photograph: Photograph) -> _Loaded | _Outcome:

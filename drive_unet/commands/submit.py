@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from drive_unet.commands.outputs import facts
 from drive_unet.data.dataset import DRIVEDataset
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
     files = finished_predictions(Path(options.predictions), photographs)
     known = facts(Path(options.predictions))
     recorded = [known.get(file.name, {}).get("threshold") for file in files.probabilities.values()]
+    cut: Any
     if files.finished and options.threshold is None:
         cut, words = 0.5, "the segmentations in the folder"
     elif not files.ranked:

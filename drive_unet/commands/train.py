@@ -52,7 +52,10 @@ def _train(options: argparse.Namespace) -> None:
 
     runs: list[tuple[Path, DRIVEDataset, DRIVEDataset | None]] = [(options.out, photographs, None)]
     if options.folds:
-        splits = [[photographs.subset(part) for part in s] for s in folds(photographs.names, options.folds)]
+        splits = [
+            (photographs.subset(learned), photographs.subset(held_out))
+            for learned, held_out in folds(photographs.names, options.folds)
+        ]
         runs = [(fold_folder(options.out, fold), *split) for fold, split in enumerate(splits)]
         if options.fold is not None:
             runs = [(options.out, *splits[options.fold])]

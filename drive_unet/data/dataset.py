@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,17 +72,18 @@ class DRIVEDataset(Dataset):
         fov_dir: str | Path | None = None,
         second_dir: str | Path | None = None,
     ) -> None:
-        image_dir, mask_dir, fov_dir, second_dir = (
+        photographs = Path(image_dir).expanduser()
+        vessels, fov, second = (
             None if folder is None else Path(folder).expanduser()
-            for folder in (image_dir, mask_dir, fov_dir, second_dir)
+            for folder in (mask_dir, fov_dir, second_dir)
         )
         try:
-            if fov_dir is None and image_dir.is_dir():
-                fov_dir = _fov_beside(image_dir, mask_dir)
-            pairs = pair_folders(image_dir, mask_dir, fov_dir, second_dir)
+            if fov is None and photographs.is_dir():
+                fov = _fov_beside(photographs, vessels)
+            pairs = pair_folders(photographs, vessels, fov, second)
         except OSError as error:
             raise DataError(
-                f"{error.filename or image_dir} cannot be read ({error.strerror or error}): give yourself "
+                f"{error.filename or photographs} cannot be read ({error.strerror or error}): give yourself "
                 "permission to read this folder"
             ) from error
         self._fill([pair.name for pair in pairs], open_photographs(pairs), transform)
@@ -248,7 +250,9 @@ class DRIVEDataset(Dataset):
             [self.names[i] for i in indices], [self._photographs[i] for i in indices], transform
         )
 
-    def __add__(self, other: DRIVEDataset) -> DRIVEDataset:
+    def __add__(  # type: ignore[override]  # with a dataset of another kind it has nothing in common
+        self, other: DRIVEDataset
+    ) -> DRIVEDataset:
         """The photographs of both, without a transform; what is decoded is shared, not copied."""
         return DRIVEDataset._of([*self.names, *other.names], [*self._photographs, *other._photographs], None)
 
@@ -272,7 +276,7 @@ class DRIVEDataset(Dataset):
         return index % len(self)
 
 
-class _Masks(Sequence):
+class _Masks(Sequence[Any]):
     """One kind of mask of all photographs, each read when it is asked for, so that few are in memory."""
 
     def __init__(self, photographs: Sequence[Stored], kind: str) -> None:
@@ -281,7 +285,7 @@ class _Masks(Sequence):
     def __len__(self) -> int:
         return len(self.photographs)
 
-    def __getitem__(self, index: int | slice) -> np.ndarray | None | list[np.ndarray | None]:
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         mask = getattr(self.photographs[index].read(), self.kind)

@@ -88,7 +88,7 @@ def _too_large(path: Path) -> DataError:
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     """What makes a picture upright; None for nothing."""
     try:
-        return _TURNS.get(picture.getexif().get(_ORIENTATION))
+        return _TURNS.get(picture.getexif().get(_ORIENTATION, 0))
     except Exception:  # damaged metadata, beside which the picture itself may be whole
         return None
 
@@ -106,7 +106,11 @@ def _stated(picture: Image.Image) -> float | None:
 
 def _deep(path: Path, picture: Image.Image) -> np.ndarray | None:
     """The (H, W, channels) uint16 of a 16-bit colour file, which Pillow cannot hold; None for all others."""
-    layout = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in picture.tile if tile[3]]
+    layout = [
+        tile[3] if isinstance(tile[3], str) else str(tile[3][0])
+        for tile in getattr(picture, "tile", ())
+        if tile[3]
+    ]
     if picture.mode.startswith("I") or not any(";16" in each for each in layout):
         return None
     if picture.format == "PNG":

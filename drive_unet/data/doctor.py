@@ -340,7 +340,8 @@ def _own_labels(inspected: list[Inspected]) -> list[Finding]:
 
 def _twice(inspected: list[Inspected]) -> list[Finding]:
     """Photographs that are there more than once, pixel for pixel, within a split or in both."""
-    findings, first = [], {}
+    findings: list[Finding] = []
+    first: dict[str, Inspected] = {}
     for part in inspected:
         if not part.mark:
             continue
@@ -367,7 +368,7 @@ def _encodings(inspected: list[Inspected]) -> dict[str, dict[str, int]]:
     }
     result: dict[str, dict[str, int]] = {}
     for kind, name in names.items():
-        forms = Counter()
+        forms: Counter[str] = Counter()
         for part in inspected:
             if kind in part.encodings:
                 size = f"{part.size[1]}x{part.size[0]} " if kind == "image" else ""

@@ -58,8 +58,16 @@ def read_split(folder: Path, split: str, painted: bool) -> tuple[Pair, ...]:
             f"{vessel_dir or folder / VESSELS[0]} holds no vessel labels such as 21_manual1.gif, without "
             f"which nothing can be learned: {AGAIN}"
         )
-    label_dirs = (with_images(folder) for folder in (vessel_dir, fov_dir, second_dir))
-    return pair_by(number_of, lambda file: f"{number_of(file)[0]:02d}", image_dir, *label_dirs, AGAIN)
+    vessel_dir, fov_dir, second_dir = map(with_images, (vessel_dir, fov_dir, second_dir))
+    return pair_by(
+        number_of,
+        lambda file: f"{number_of(file)[0]:02d}",
+        image_dir,
+        vessel_dir,
+        fov_dir,
+        second_dir,
+        AGAIN,
+    )
 
 
 def _check_numbers(image_dir: Path, split: str, present: dict[int, Path]) -> None:

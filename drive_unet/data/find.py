@@ -235,8 +235,8 @@ def _look(folder: Path, root: Path) -> DriveFolder | None:
             f"{folder} holds {image_dir.name}, but no folder named labels: put the vessel labels there"
         )
     remedy = "add what is missing, or move what is too much elsewhere"
-    pairs = pair_folders(image_dir, label_dir, child(folder, OWN_FOV), remedy=remedy)
-    return DriveFolder(root, OWN, pairs, ())
+    own = pair_folders(image_dir, label_dir, child(folder, OWN_FOV), remedy=remedy)
+    return DriveFolder(root, OWN, own, ())
 
 
 def _drive(root: Path, splits: dict[str, Path]) -> DriveFolder:

@@ -211,7 +211,9 @@ def _together(result: Inspected, image: np.ndarray) -> None:
     result.contrast = contrast(*result.thin)
 
 
-def _thinned(image: np.ndarray, vessels: np.ndarray, fov: np.ndarray) -> tuple[np.ndarray, ...]:
+def _thinned(
+    image: np.ndarray, vessels: np.ndarray, fov: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A photograph without its shading (h, w) float16, its vessels, its field of view; some 600 px wide."""
     step = max(1, round(image.shape[1] / _WIDTH))
     green, vessels, fov = (plane[::step, ::step] for plane in (image[..., 1], vessels, fov))

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Known(NamedTuple):
 def checksum(pixels: np.ndarray) -> str:
     """16 hexadecimal digits of the pixels of an image, uint8, or a mask (H, W) bool, and of their shape."""
     hashed = hashlib.sha256(f"{pixels.shape}".encode())
-    hashed.update(np.packbits(pixels) if pixels.dtype == bool else np.ascontiguousarray(pixels))
+    hashed.update(np.packbits(pixels).data if pixels.dtype == bool else np.ascontiguousarray(pixels).data)
     return hashed.hexdigest()[:16]
 
 
@@ -87,7 +87,7 @@ def _key(photograph: Known) -> str:
 
 
 @cache
-def _table() -> dict[str, dict[str, dict[str, str]]]:
+def _table() -> dict[str, dict[str, Any]]:
     """By dataset: "size" (height, width), and by kind the checksums by split and name."""
     text = resources.files("drive_unet.data").joinpath(TABLE).read_text(encoding="utf-8")
     return json.loads(text)
@@ -95,7 +95,7 @@ def _table() -> dict[str, dict[str, dict[str, str]]]:
 
 @cache
 def _sizes() -> frozenset[tuple[int, int]]:
-    return frozenset(tuple(dataset["size"]) for dataset in _table().values())
+    return frozenset((height, width) for height, width in (dataset["size"] for dataset in _table().values()))
 
 
 @cache

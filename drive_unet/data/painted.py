@@ -18,7 +18,7 @@ from torch import Tensor
 from drive_unet.data.cache import cache_folder
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.reading import Decoded
-from drive_unet.data.store import InMemory, each
+from drive_unet.data.store import InMemory, Stored, each
 from drive_unet.painter import painting, store
 from drive_unet.painter.eye import AS_USUAL, Ingredients
 from drive_unet.painter.painting import Fundus
@@ -81,6 +81,8 @@ class PaintedStream(DRIVEDataset):
     Raises:
         ValueError: if one of the numbers is less than 1, the seed negative, or a strength none.
     """
+
+    _photographs: _Eyes
 
     def __init__(
         self,
@@ -168,7 +170,7 @@ class PaintedStream(DRIVEDataset):
         return view
 
 
-class _Eyes(Sequence):
+class _Eyes(Sequence[Stored]):
     """The photographs of a stream by index, painted when they are needed or shortly before."""
 
     def __init__(
@@ -207,12 +209,12 @@ class _Eyes(Sequence):
     def _start(self) -> None:
         self.process = os.getpid()
         self.pool = ThreadPoolExecutor(self.threads)
-        self.ready: dict[int, Future[InMemory]] = {}
+        self.ready: dict[int, Future[Stored]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> InMemory:
+    def __getitem__(self, index: int) -> Stored:  # type: ignore[override]  # nobody asks for several
         if self.process != os.getpid():  # a fork has the memory of its parent, but not its threads
             self._start()
         if index not in self.ready:
@@ -223,16 +225,16 @@ class _Eyes(Sequence):
         busy = sum(not eye.done() for eye in self.ready.values())
         if ahead < len(self) and ahead not in self.ready and busy < self.threads:
             self.ready[ahead] = self.pool.submit(self.paint, ahead)
-        for eye in [eye for eye in self.ready if eye // self.at_once not in (stretch, following)]:
-            self.ready.pop(eye).cancel()
+        for past in [past for past in self.ready if past // self.at_once not in (stretch, following)]:
+            self.ready.pop(past).cancel()
         eye = self.ready[index].result()
         self.read[index] = int.from_bytes(bytes.fromhex(eye.fingerprint), signed=True)
         return eye
 
-    def paint(self, eye: int) -> InMemory:
+    def paint(self, eye: int) -> Stored:
         stream, number = self.names[eye].split("-")[1:]
         seed = store.image_seed(int(stream), 1_000_000 + int(number))
-        painted = InMemory(painted_photograph(painting.paint(seed, mix=self.mix)))
+        painted: Stored = InMemory(painted_photograph(painting.paint(seed, mix=self.mix)))
         _ = painted.fingerprint  # computed in this thread, not in the one that trains
         if self.preprocessing is not None:
             painted = painted.prepared(self.preprocessing)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from drive_unet.data.archives import is_image, is_junk
 from drive_unet.errors import DataError
@@ -19,6 +20,9 @@ SECOND = ("2nd_manual", "2nd_manuals")
 # Those of somebody's own photographs, beside `images`.
 LABELS = ("labels", "label")
 OWN_FOV = ("fov", "fovs", *FOV)
+
+# By what files belong together: their names, or number and side of the eye.
+Key = TypeVar("Key", str, tuple[int, str])
 
 AGAIN = "copy the missing files from the official archive, or download it again"
 
@@ -118,7 +122,9 @@ def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
     matched: dict[str, Path] = {}
     for file in files:
         name = next((stem for stem in (file.stem, _stem(file)) if stem in names), None)
-        name = name or numbered.get(_leading(file.stem))
+        leading = _leading(file.stem)
+        if not name and leading is not None:
+            name = numbered.get(leading)
         if name in matched:
             raise DataError(
                 f"{matched[name]} and {file.name} both belong to photograph {name}: move one of them "
@@ -130,7 +136,7 @@ def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
 
 
 def pair_by(
-    key: Callable[[Path], Hashable],
+    key: Callable[[Path], Key],
     name: Callable[[Path], str],
     image_dir: Path,
     vessel_dir: Path | None,
@@ -153,8 +159,8 @@ def pair_by(
 
 def pair_up(
     image_dir: Path,
-    photographs: Mapping[Hashable, Path],
-    labels: Sequence[tuple[str, Path | None, Mapping[Hashable, Path] | None]],
+    photographs: Mapping[Key, Path],
+    labels: Sequence[tuple[str, Path | None, Mapping[Key, Path] | None]],
     name: Callable[[Path], str],
     remedy: str = AGAIN,
 ) -> tuple[Pair, ...]:
@@ -186,24 +192,25 @@ def pair_up(
                 f"{image_dir} lacks the photographs that belong to {listed(files[key] for key in surplus)} "
                 f"in {folder}: {remedy}"
             )
+    vessels, fov, second = ({} if files is None else files for _, _, files in labels)
     return tuple(
-        Pair(name(file), file, *(None if files is None else files[key] for _, _, files in labels))
+        Pair(name(file), file, vessels.get(key), fov.get(key), second.get(key))
         for key, file in sorted(photographs.items())
     )
 
 
-def _index(folder: Path, key: Callable[[Path], Hashable]) -> dict[Hashable, Path]:
+def _index(folder: Path, key: Callable[[Path], Key]) -> dict[Key, Path]:
     """The images of a folder by key, each key once."""
     return unique(folder, ((key(file), file) for file in images(folder)))
 
 
-def unique(folder: Path, files: Iterable[tuple[Hashable, Path]]) -> dict[Hashable, Path]:
+def unique(folder: Path, files: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
     """Files by key, each key once.
 
     Raises:
         DataError: if two files have the same key.
     """
-    indexed: dict[Hashable, Path] = {}
+    indexed: dict[Key, Path] = {}
     for key, file in files:
         if key in indexed:
             name = key if isinstance(key, str) else " ".join(map(str, key)).strip()
@@ -231,7 +238,7 @@ def _leading(stem: str) -> tuple[int, str] | None:
     return int(match[1]), "" if side is None else "left" if side[1] else "right"
 
 
-def key_of(file: Path) -> Hashable:
+def key_of(file: Path) -> str | tuple[int, str]:
     """What the files of one photograph have in common: number and side of the eye, else the name's stem."""
     return _leading(file.stem) or _stem(file)
 
@@ -262,8 +269,8 @@ def number_of(file: Path) -> tuple[int, str]:
 
 def _numbered_name(file: Path) -> str:
     """A photograph's number and side, as its file's name has them: 000001, 12_OD."""
-    side = _SIDE.search(file.stem)
-    return "_".join([re.match(r"\d+", file.stem)[0], *([side[0]] if side else [])])
+    number, side = re.findall(r"^\d+", file.stem)[0], _SIDE.search(file.stem)
+    return number if side is None else f"{number}_{side[0]}"
 
 
 def _stem(file: Path) -> str:

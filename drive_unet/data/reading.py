@@ -73,7 +73,7 @@ def read_mask(path: str | Path, *, smooth: bool = False, coloured: bool = False)
     """
     picture = decode(path)
     if coloured:
-        return (np.asarray(with_alpha(picture.image).convert("RGB")) > 127).any(axis=2)
+        return np.asarray((np.asarray(with_alpha(picture.image).convert("RGB")) > 127).any(axis=2))
     grey = grey_levels(picture)
     low, high = float(grey.min()), float(grey.max())
     if not np.isfinite(high - low):

@@ -37,7 +37,8 @@ from drive_unet.progress import bar
 IN_MEMORY = 512 * 2**20  # bytes; a set that is larger when decoded stays in its files
 _FORMAT = 1  # of the prepared files: raise it whenever other bytes are written for the same photograph
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def each(
@@ -47,7 +48,13 @@ def each(
     takes longer than 2 s.
     """
     items = list(items)
-    settings = {"total": len(items), "desc": doing, "unit": "image", "delay": 2, "shown": shown}
+    settings: dict[str, Any] = {
+        "total": len(items),
+        "desc": doing,
+        "unit": "image",
+        "delay": 2,
+        "shown": shown,
+    }
     threads = min(os.cpu_count() or 1, 8, len(items))
     if threads < 2:
         return list(bar(map(function, items), **settings))
@@ -55,7 +62,7 @@ def each(
         return list(bar(pool.map(function, items), **settings))
 
 
-def open_photographs(pairs: Iterable[Pair], *, smooth: bool = False) -> list[Stored]:
+def open_photographs(pairs: Iterable[Pair], *, smooth: bool = False) -> Sequence[Stored]:
     """The photographs of these files: decoded if all of them together take up to 512 MB, else on demand.
 
     Args:

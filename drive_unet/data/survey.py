@@ -76,8 +76,9 @@ def _paired(folder: Path) -> tuple[list[Pair], list[Finding]]:
             findings.append(
                 Finding(ERROR, "surplus", what, "add the photographs, or move these away", surplus)
             )
+    vessels, fov, second = (masks.get(kind, {}) for kind in kinds)
     pairs = [
-        Pair(file.stem, file, *(masks.get(kind, {}).get(key) for kind in kinds))
+        Pair(file.stem, file, vessels.get(key), fov.get(key), second.get(key))
         for key, file in photographs.items()
     ]
     return pairs, findings

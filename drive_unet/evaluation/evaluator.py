@@ -303,7 +303,8 @@ def evaluate(
         predictions, finished = (Prediction(values) for values in maps), False
         name = name or type(predictor).__name__ + (", 4 flips averaged" if tta else "")
         # A foreign network's `threshold` is not taken: nobody knows whether it is for flips or for one pass.
-        own = predictor.threshold_for(tta) if hasattr(predictor, "threshold_for") else None
+        asked = getattr(predictor, "threshold_for", None)
+        own = None if asked is None else asked(tta)
     elif tta:
         raise ValueError(
             "tta averages over a network's predictions; finished ones cannot be flipped any more."
@@ -327,7 +328,8 @@ def evaluate(
         value, source = float(own), threshold_from or f"the network's own for {passes}"
     else:
         value, source = 0.5, threshold_from or "by default"
-    cuts = [value] * len(dataset) if np.ndim(value) == 0 else list(value)
+    given: Any = value
+    cuts: list[float | None] = [given] * len(dataset) if np.ndim(given) == 0 else list(given)
     if len(cuts) != len(dataset):
         raise ValueError(f"{len(cuts)} thresholds were given for {len(dataset)} photographs: give one each.")
     for cut in cuts:
@@ -415,9 +417,9 @@ def _score(
 
 def labels_of(dataset: DRIVEDataset) -> Iterator[tuple[str, Labels]]:
     """The labels of each photograph with its name, read when it is its turn."""
-    masks = dataset.vessels, dataset.fovs, dataset.second_observer
+    vessels, fovs, second = dataset.vessels, dataset.fovs, dataset.second_observer
     for index, name in enumerate(dataset.names):
-        yield name, Labels(*(kind[index] for kind in masks))
+        yield name, Labels(vessels[index], fovs[index], second[index])
 
 
 def _pooled(

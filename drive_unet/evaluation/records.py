@@ -138,7 +138,8 @@ def over(parts: Sequence[Record]) -> Record:
         warnings.simplefilter("ignore", RuntimeWarning)  # of a score that none of them defines
         scores = {key: float(np.nanmean([part.scores[key] for part in parts])) for key in first.scores}
     ranked = all(part.sample.vessels is not None for part in parts)
-    sums = [np.sum([part.sample[at] for part in parts], axis=0) if ranked else None for at in (2, 3)]
+    binned: Any = [(part.sample.vessels, part.sample.background) for part in parts]
+    sums = np.sum(binned, axis=0) if ranked else (None, None)
     cuts = {part.threshold for part in parts}
     observers = None if first.observers is None else np.sum([part.observers for part in parts], axis=0)
     return Record(

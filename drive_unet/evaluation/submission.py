@@ -6,7 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -38,7 +38,8 @@ def submission_files(
         DataError: if one has not the size of its photograph, or calls nothing, or most of it, vessel.
     """
     pairs = list(pairs)
-    cuts = [threshold] * len(pairs) if np.ndim(threshold) == 0 else list(threshold)
+    given: Any = threshold
+    cuts: list[float] = [given] * len(pairs) if np.ndim(given) == 0 else list(given)
     files: dict[str, np.ndarray] = {}
     for pair, prediction, cut in zip(pairs, predictions, cuts, strict=True):
         probability, vessels = prediction

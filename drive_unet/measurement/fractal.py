@@ -62,4 +62,4 @@ def _any(mask: np.ndarray, block: int) -> np.ndarray:
     """Which blocks of so many pixels a side hold a true one."""
     height, width = (-(-side // block) * block for side in mask.shape)
     whole = np.pad(mask, ((0, height - mask.shape[0]), (0, width - mask.shape[1])))
-    return whole.reshape(height // block, block, width // block, block).any(axis=(1, 3))
+    return np.asarray(whole.reshape(height // block, block, width // block, block).any(axis=(1, 3)))

@@ -234,8 +234,12 @@ def _crossings_joined(graph: Graph) -> Graph:
     radius = np.zeros(groups)
     # what lies between the old nodes belongs to the new one
     np.maximum.at(radius, group, graph.radius + np.hypot(*(graph.nodes - nodes[group]).T))
+
+    def joined(end: int) -> int:
+        return int(group[end]) if end >= 0 else -1
+
     chains = [
-        chain._replace(nodes=tuple(int(group[end]) if end >= 0 else -1 for end in chain.nodes))
+        chain._replace(nodes=(joined(chain.nodes[0]), joined(chain.nodes[1])))
         for number, chain in enumerate(graph.chains)
         if number not in bridges
     ]

@@ -268,7 +268,8 @@ class _Points(NamedTuple):
 
 def _in_a_row(segments: list[Segment]) -> _Points:
     if not segments:
-        return _Points(np.empty((0, 2)), *np.empty((4, 0)), np.empty(0, int), np.empty(0, bool))
+        none = np.empty(0)
+        return _Points(np.empty((0, 2)), none, none, none, none, np.empty(0, int), np.empty(0, bool))
     halves = [np.diff(segment.position) / 2 for segment in segments]
     return _Points(
         np.vstack([segment.points for segment in segments]),

@@ -268,7 +268,8 @@ def _fitted(draft: _Draft, walls: _Walls) -> Segment:
     steps = np.hypot(*np.diff(points, axis=0).T)
     points = points[np.r_[True, steps > 1e-3]]
     if len(points) < 2:
-        return Segment(points, np.zeros(len(points)), *np.full((2, len(points)), np.nan), draft.nodes, False)
+        width, curvature = np.full((2, len(points)), np.nan)
+        return Segment(points, np.zeros(len(points)), width, curvature, draft.nodes, False)
     along = np.r_[0, np.cumsum(np.hypot(*np.diff(points, axis=0).T))]
     curve = _spline(points, along, draft.closed)
     at = np.linspace(0, along[-1], max(2, int(np.ceil(along[-1])) + 1))
@@ -337,9 +338,9 @@ def _end(
     """
     some = slice(-5, None)
     normals = np.stack([-tangents[some, 1], tangents[some, 0]], 1)
-    width = walls.across(points[some], normals)[0]
-    known = np.isfinite(width).any()
-    width = float(np.nanmedian(width)) if known else 2 * float(walls.near(points[-1:])[0]) - 1
+    across = walls.across(points[some], normals)[0]
+    known = np.isfinite(across).any()
+    width = float(np.nanmedian(across)) if known else 2 * float(walls.near(points[-1:])[0]) - 1
     width = max(width, 1.0)
     recent = max(3, min(len(curvature), int(3 * width)))
     bend = float(np.clip(curvature[-recent:].mean(), -1 / (2 * width), 1 / (2 * width)))
@@ -383,10 +384,10 @@ def _onward(points: np.ndarray, reach: float, walls: _Walls) -> np.ndarray:
     if len(points) < 4:
         return points
     tangents = _tangents(points, False)[-5:]
-    width = walls.across(points[-5:], np.stack([-tangents[:, 1], tangents[:, 0]], 1))[0]
-    if not np.isfinite(width).any():
+    widths = walls.across(points[-5:], np.stack([-tangents[:, 1], tangents[:, 0]], 1))[0]
+    if not np.isfinite(widths).any():
         return points
-    width = float(np.nanmedian(width))
+    width = float(np.nanmedian(widths))
     apart = max(1, min(int(1.5 * width), (len(points) - 1) // 2))
     first, second = points[-1 - apart] - points[-1 - 2 * apart], points[-1] - points[-1 - apart]
     turn = np.arctan2(first[1] * second[0] - first[0] * second[1], first @ second)

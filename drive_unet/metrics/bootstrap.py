@@ -92,9 +92,10 @@ def pooled_scores(samples: Sequence[Sample]) -> Statistic:
 
 def within(samples: Sequence[Sample]) -> float | None:
     """How far an AUC from these bins can be from the exact one at most; None for finished segmentations."""
-    if not samples or any(part.vessels is None for part in samples):
+    binned = [(part.vessels, part.background) for part in samples]
+    if not binned or any(vessels is None for vessels, _ in binned):
         return None
-    vessels, background = (np.sum([part[at] for part in samples], axis=0, dtype=float) for at in (2, 3))
+    vessels, background = np.sum(np.array(binned, dtype=float), axis=0)
     return bin_error(vessels, background, single=COARSE.bins)
 
 

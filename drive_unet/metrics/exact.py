@@ -259,7 +259,7 @@ def _cldice(prediction: np.ndarray, vessels: np.ndarray, fov: np.ndarray | None)
         prediction, vessels = np.where(inside, prediction, False), np.where(inside, vessels, False)
     prediction, vessels = binary(prediction, "prediction"), binary(vessels, "vessels")
     drawn, line = skeletonize(prediction), skeletonize(vessels)
-    counts = (np.count_nonzero(mask) for mask in (drawn & vessels, drawn, line & prediction, line))
+    counts = (int(np.count_nonzero(mask)) for mask in (drawn & vessels, drawn, line & prediction, line))
     return centreline_dice(*counts)
 
 

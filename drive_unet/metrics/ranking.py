@@ -95,7 +95,7 @@ def rank(probability: np.ndarray, vessels: np.ndarray) -> Ranking:
     # IEEE floats of 0 and above order like their bits, and the sign bit is free: so one plain sort of
     # integers, the label in the lowest bit, replaces an argsort and two gathers.
     values = probability.astype(np.float64 if probability.dtype == np.float64 else np.float32)
-    values += 0  # -0.0 becomes 0.0
+    np.add(values, 0, out=values)  # -0.0 becomes 0.0
     bits = np.dtype(f"u{values.itemsize}")
     keys = np.sort((values.view(bits) << 1) | vessels)[::-1]
     ordered = keys >> 1

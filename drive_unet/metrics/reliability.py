@@ -30,7 +30,12 @@ class Calibration(NamedTuple):
 
     def plus(self, more: Calibration) -> Calibration:
         """The pixels of both together."""
-        return Calibration(*(a + b for a, b in zip(self, more, strict=True)))
+        return Calibration(
+            self.pixels + more.pixels,
+            self.probability + more.probability,
+            self.vessels + more.vessels,
+            self.squares + more.squares,
+        )
 
     @property
     def ece(self) -> float:

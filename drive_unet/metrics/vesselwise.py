@@ -7,7 +7,8 @@ wide, as DRIVE's are; those of other cameras are brought to that scale.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -60,11 +61,9 @@ class Structure(NamedTuple):
 
     def plus(self, more: Structure) -> Structure:
         """The counts of both together."""
-        return Structure(
-            *(
-                tuple(map(sum, zip(a, b, strict=True))) if isinstance(a, tuple) else a + b
-                for a, b in zip(self, more, strict=True)
-            )
+        counts: Iterable[tuple[Any, Any]] = zip(self, more, strict=True)
+        return Structure._make(
+            tuple(map(sum, zip(a, b, strict=True))) if isinstance(a, tuple) else a + b for a, b in counts
         )
 
     @property
@@ -134,24 +133,32 @@ def structure(
     drawn_line = skeletonize(drawn)
     covered = line & drawn
     breaks, lost = _gaps(line, covered)
-    near_vessels, near_drawn = (
-        tuple(int((near & mask).sum()) for near in _grown(other))
-        for mask, other in ((drawn, reference), (reference, drawn))
-    )
+
+    def near(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+        one, two = (int((grown & mask).sum()) for grown in _grown(other))
+        return one, two
+
     nothing = np.zeros_like(inside)
     arteries, veins = (nothing, nothing) if kinds is None else (kind[window] for kind in kinds)
     arteries, veins = arteries & ~veins & reference, veins & ~arteries & reference
     return Structure(
-        tuple(np.bincount(of_calibre, minlength=len(CALIBRES)).tolist()),
-        tuple(np.bincount(of_calibre[hits], minlength=len(CALIBRES)).tolist()),
-        *(int(mask.sum()) for mask in (line, covered, drawn_line, drawn_line & reference)),
-        breaks,
-        lost,
-        *(int(ndimage.label(mask, _EIGHT)[1]) for mask in (reference, drawn)),
-        int(drawn.sum()),
-        near_vessels,
-        near_drawn,
-        *(int(mask.sum()) for mask in (arteries, arteries & drawn, veins, veins & drawn)),
+        vessels=tuple(np.bincount(of_calibre, minlength=len(CALIBRES)).tolist()),
+        found=tuple(np.bincount(of_calibre[hits], minlength=len(CALIBRES)).tolist()),
+        centreline=int(line.sum()),
+        covered=int(covered.sum()),
+        drawn_centreline=int(drawn_line.sum()),
+        on_vessels=int((drawn_line & reference).sum()),
+        breaks=breaks,
+        lost=lost,
+        components=int(ndimage.label(reference, _EIGHT)[1]),
+        drawn_components=int(ndimage.label(drawn, _EIGHT)[1]),
+        drawn=int(drawn.sum()),
+        near_vessels=near(drawn, reference),
+        near_drawn=near(reference, drawn),
+        arteries=int(arteries.sum()),
+        arteries_found=int((arteries & drawn).sum()),
+        veins=int(veins.sum()),
+        veins_found=int((veins & drawn).sum()),
     )
 
 

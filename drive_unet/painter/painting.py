@@ -83,14 +83,16 @@ def paint(seed: int, size: tuple[int, int] = (584, 565), mix: Ingredients = AS_U
     image = photograph(chance[6], eye, scene, x, y, depth, mix)
     labels &= fov
     everything = labels.any(0)
+    arteries, veins = labels
     return Fundus(
         image,
         everything,
         fov,
         second_observer & fov,
-        *labels,
+        arteries,
+        veins,
         np.where(everything, calibre, np.float32(0)),
-        skeletonize(skeletonize(labels[0]) | skeletonize(labels[1])),
+        skeletonize(skeletonize(arteries) | skeletonize(veins)),
         eye,
     )
 
@@ -152,8 +154,9 @@ def make_dataset(
         ValueError: if so many images have no numbers in DRIVE's scheme.
     """
     jobs = _store.as_drive(training, test)
-    settings = {"seed": seed, "workers": workers, "progress": progress, "overwrite": overwrite}
-    return _store.write(folder, paint, VERSION, jobs, **settings)
+    return _store.write(
+        folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress, overwrite=overwrite
+    )
 
 
 def synthesize(
@@ -192,8 +195,9 @@ def synthesize(
     if images < 1:
         raise ValueError(f"images={images}: ask for one or more")
     jobs = _store.plainly(images)
-    settings = {"seed": seed, "workers": workers, "progress": progress, "overwrite": overwrite}
-    return _store.write(folder, paint, VERSION, jobs, **settings)
+    return _store.write(
+        folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress, overwrite=overwrite
+    )
 
 
 def make_embedded(cache: str | Path, *, seed: int = 0, progress: bool = True) -> Path:

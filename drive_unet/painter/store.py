@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -372,7 +373,8 @@ def _finished(work: Path, header: dict, overwrite: bool) -> dict[str, dict[str, 
     Raises:
         DataError: if they are of another version or seed, and are not to be overwritten.
     """
-    root, eyes = work / "set", {}
+    eyes: dict[str, dict[str, dict]] = {}
+    root = work / "set"
     root.mkdir(parents=True, exist_ok=True)
     if not (work / FINISHED).is_file():
         return eyes
@@ -395,7 +397,7 @@ def _finished(work: Path, header: dict, overwrite: bool) -> dict[str, dict[str, 
     return eyes
 
 
-def _parsed(line: bytes) -> object:
+def _parsed(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:

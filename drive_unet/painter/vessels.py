@@ -158,7 +158,7 @@ def _trunks(rng, eye: Eye) -> list[tuple[int, np.ndarray, int, int]]:
     An artery and a vein for the upper and the lower arcade, and their branches: to either nasal quadrant, to
     the macula, and from the arcades towards the periphery.
     """
-    trunks = []
+    trunks: list[tuple[int, np.ndarray, int, int]] = []
     # where arteries and veins come through the disc, nasal of its middle
     hila = rng.uniform(-13, 1) + rng.uniform(-7, 7, 2)
     for up in (-1.0, 1.0):
@@ -179,10 +179,8 @@ def _trunks(rng, eye: Eye) -> list[tuple[int, np.ndarray, int, int]]:
                 if at + 2 < len(arcade):
                     along = arcade[at + 1] - arcade[at]
                     leave = np.arctan2(along[1], eye.side * along[0]) + up * rng.uniform(0.35, 0.8)
-                    finish, long, winding = (
-                        leave + up * rng.uniform(-0.5, 0.3),
-                        *rng.uniform([70, 0.05], [200, 0.25]),
-                    )
+                    finish = leave + up * rng.uniform(-0.5, 0.3)
+                    long, winding = rng.uniform([70, 0.05], [200, 0.25])
                     trunks.append(
                         (kind, _trunk(rng, eye, arcade[at], leave, finish, 60, long, winding), stem, at)
                     )

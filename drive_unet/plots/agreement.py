@@ -42,7 +42,7 @@ def plot_agreement(
     agreement = {name: _correlation(truth[name], first[name]) for name in names}
     known = {name: r for name, r in agreement.items() if np.isfinite(r)}
     if title is None and len(known) > 1:
-        best, worst = max(known, key=known.get), min(known, key=known.get)
+        best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
         title = f"From a photograph {best} is found best (r = {known[best]:.2f}), "
         title += f"{worst} worst ({known[worst]:.2f})"
     figure, axes = new_figure((WIDTH, 2.5 * rows + 0.5), title, nrows=rows, ncols=columns)

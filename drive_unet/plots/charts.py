@@ -10,13 +10,14 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from drive_unet.plots.overlays import COLOURS, as_mask, calibre, to_numpy
 
 WIDTH = 10.0  # inches: the width of a notebook's text column at 100 dots per inch
 INK, MUTED, FAINT = "#222222", "#767676", "#DDDDDD"
 LINES = ["#0072B2", "#E07B00", "#009E73", "#CC5FA0", "#56B4E9", "#8A6D3B"]  # after Okabe and Ito
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "figure.dpi": 100, "savefig.dpi": 100, "figure.facecolor": "white", "savefig.facecolor": "white",
     "figure.titlesize": 13, "figure.titleweight": "bold",
     "font.size": 10, "axes.labelsize": 10,
@@ -25,7 +26,7 @@ STYLE: dict[str, Any] = {
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": FAINT, "grid.linewidth": 0.8, "lines.linewidth": 1.8, "legend.frameon": False,
-    "axes.prop_cycle": mpl.cycler(color=LINES), "image.cmap": "gray", "image.interpolation": "antialiased",
+    "axes.prop_cycle": cycler(color=LINES), "image.cmap": "gray", "image.interpolation": "antialiased",
 }  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def use_style() -> None:
     backend = InlineBackend.instance(parent=shell)
     backend.shell = shell
     jpeg = {"quality": 80, "optimize": True, "progressive": True}  # a tenth smaller, no pixel changed
-    backend.print_figure_kwargs = {"bbox_inches": "tight", "pil_kwargs": jpeg}
+    options: dict[str, Any] = {"bbox_inches": "tight", "pil_kwargs": jpeg}
+    backend.print_figure_kwargs = options
     backend.figure_formats = {"jpeg"}
 
 
@@ -82,7 +84,7 @@ def plot_histograms(
         low, high = float(values.min()), float(values.max())
         if values.dtype == np.uint8:  # whole numbers fall evenly into bins of whole width
             step = max(256 // bins, 1)
-            edges = np.arange(0, 256 + step, step)
+            edges: np.ndarray = np.arange(0, 256 + step, step)
         else:
             edges = np.linspace(low, max(high, low + 1e-6), bins + 1)
         for (name, mask), colour in zip(masks.items(), LINES, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
@@ -44,7 +45,7 @@ def plot_unet(down: Sequence[Size], bottom: Size, up: Sequence[Size], *, title: 
         ax.text(column + beside, -level + below, text, ha=align, va="center", fontsize=9, color=INK)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], colour: str, line: str = "-") -> None:
-        look = {"arrowstyle": "-|>", "mutation_scale": 12, "linewidth": 1.6}
+        look: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 12, "linewidth": 1.6}
         ax.add_patch(FancyArrowPatch(start, end, color=colour, linestyle=line, **look))
 
     for level, (size, mirrored) in enumerate(zip(down, reversed(up), strict=True)):

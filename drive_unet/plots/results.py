@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,7 +42,7 @@ def plot_errors(
     vessels: Any,
     fov: Any = None,
     *,
-    zoom: tuple[int, int] | str | None = None,
+    zoom: tuple[int, int] | Literal["errors"] | None = None,
     size: int = 120,
     labels: Sequence[str] | None = None,
     names: Sequence[str] = ("Photograph", "Vessels found", "Compared with the reference"),

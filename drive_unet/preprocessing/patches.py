@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -141,7 +141,8 @@ def _as_mask(mask: np.ndarray, name: str) -> np.ndarray:
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if np.ndim(size) == 0 else size
+    sizes: Any = (size, size) if np.ndim(size) == 0 else size
+    height, width = sizes
     if height < 1 or width < 1:
         raise ValueError(f"A size must be at least 1x1 px, got {size}.")
     return int(height), int(width)

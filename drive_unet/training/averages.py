@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
@@ -27,7 +30,7 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, avg_fn=average, use_buffers=True)
 
 
-def mean_weights(models: Sequence[nn.Module]) -> nn.Module:
+def mean_weights(models: Sequence[Model]) -> Model:
     """The first network with the mean of all networks' weights and statistics in it."""
 
     def average(mean: Tensor, value: Tensor, count: Tensor | int) -> Tensor:

@@ -23,6 +23,7 @@ from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
 from drive_unet.errors import DataError
 from drive_unet.files import sweep, write_atomically
+from drive_unet.models import SegmentationModel
 from drive_unet.training.provenance import versions
 
 BEST, LAST, BEFORE = "best.safetensors", "last.pt", "previous.pt"
@@ -43,7 +44,7 @@ _WORDS = {  # what errors call the settings
 
 
 def settings_of(
-    model: nn.Module,
+    model: SegmentationModel,
     train: DRIVEDataset,
     validation: DRIVEDataset | None,
     loss: Callable,

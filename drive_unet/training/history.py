@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,5 @@ def draw_history(folder: Path) -> None:
             ]
         if rows:
             figure = plot_history(rows)
-            write_atomically(
-                table.with_name(CURVE), lambda file, f=figure: f.savefig(file, format="png", dpi=100)
-            )
+            write_atomically(table.with_name(CURVE), partial(figure.savefig, format="png", dpi=100))
             plt.close(figure)

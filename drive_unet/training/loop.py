@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -224,7 +224,7 @@ def fit(
                     logits = network(image)
                 value = loss(logits, batch.vessels, batch.fov)
                 shown_loss = watch.loss(value, image, step)
-                row = {"step": step, "loss": shown_loss, "lr": schedule.get_last_lr()[0]}
+                row = {"step": step, "loss": shown_loss, "lr": float(schedule.get_last_lr()[0])}
                 optimizer.zero_grad()
                 accelerator.backward(value)
                 optimizer.step()
@@ -288,7 +288,7 @@ class _Keeper:
         if self.average is None:
             self.copy.load_state_dict(self.model.state_dict())
             return self.copy.eval()
-        return self.average.module.eval()
+        return cast(SegmentationModel, self.average.module).eval()
 
     def validate(self, run: TrainingRun, row: dict[str, float]) -> None:
         """Score the network on whole photographs, and keep its weights if they are the best so far.

@@ -134,7 +134,12 @@ def batches(
     first = done * a_step + accelerator.process_index * batch_size
     own = [range(start, start + batch_size) for start in range(first, steps * a_step, a_step)]
     stream = _Stream(train, steps * a_step, seed)
-    loader = DataLoader(stream, batch_sampler=own, num_workers=num_workers, collate_fn=collate)
+    loader = DataLoader(
+        stream,
+        batch_sampler=own,  # type: ignore[arg-type]  # ranges of indices do as well as lists
+        num_workers=num_workers,
+        collate_fn=collate,
+    )
     for batch in loader:
         yield send_to_device(batch, accelerator.device)
 

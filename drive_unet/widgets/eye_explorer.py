@@ -171,4 +171,4 @@ def explore_eye(
         raise ValueError(f"There is no view {view!r}; choose one of {', '.join(VIEWS)}.")
     if seed < 0:
         raise ValueError(f"seed={seed}: an eye's seed is 0 or more")
-    return EyeExplorer(seed, view, tuple(size), continuous=continuous, width=width)
+    return EyeExplorer(seed, view, (size[0], size[1]), continuous=continuous, width=width)

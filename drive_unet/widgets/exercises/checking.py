@@ -132,9 +132,9 @@ def _same(answer: Any, expected: Any, tolerance: float | None) -> bool:
         return len(parts) == len(expected) and all(
             _same(part, other, tolerance) for part, other in zip(parts, expected, strict=True)
         )
-    numbers = [_as_array(answer), _as_array(expected)]
-    if all(array is not None for array in numbers):
-        return _close(*numbers, tolerance)
+    given, wanted = _as_array(answer), _as_array(expected)
+    if given is not None and wanted is not None:
+        return _close(given, wanted, tolerance)
     return _truth(answer == expected)
 
 
