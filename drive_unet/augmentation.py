@@ -212,7 +212,14 @@ class RandomLight(v2.Transform):
 
 
 def training_transform(size: int = 256) -> v2.Compose:
-    """The augmentation that `fit` uses unless told otherwise: `RandomPatch`, then `RandomColour`."""
+    """The augmentation that `fit` uses unless told otherwise: `RandomPatch`, then `RandomColour`.
+
+    Example:
+        >>> from torchvision import tv_tensors
+        >>> image = tv_tensors.Image(torch.zeros(3, 300, 300, dtype=torch.uint8))
+        >>> training_transform(64)(image).shape
+        torch.Size([3, 64, 64])
+    """
     return v2.Compose([RandomPatch(size), RandomColour()])
 
 

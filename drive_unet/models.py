@@ -307,6 +307,11 @@ class UNet(SegmentationModel):
         num_classes: channels of the output, 1 for vessel against background.
         widths: channels at each level, from the finest to the bottleneck.
         stem: side of the square; 1 gives the classical U-Net at full resolution.
+
+    Example:
+        >>> network = UNet(in_channels=3, num_classes=1).eval()
+        >>> network(torch.zeros(1, 3, 50, 70)).shape  # any size
+        torch.Size([1, 1, 50, 70])
     """
 
     def __init__(
@@ -352,6 +357,10 @@ class ArticleNet(SegmentationModel):
     Args:
         in_channels: channels of the photograph, 3 for RGB.
         num_classes: channels of the output.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in ArticleNet().parameters())
+        109057
     """
 
     multiple = 2

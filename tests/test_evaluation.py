@@ -12,7 +12,15 @@ from PIL import Image
 
 from drive_unet.data import DRIVEDataset
 from drive_unet.errors import DataError
-from drive_unet.evaluation import Evaluation, compare, evaluate, evaluate_second_observer, evaluator
+from drive_unet.evaluation import (
+    Evaluation,
+    FinishedPredictions,
+    compare,
+    evaluate,
+    evaluate_second_observer,
+    evaluator,
+    finished_predictions,
+)
 from drive_unet.metrics import SCORES, scores, streaming
 
 SIZES = {"21": (64, 56), "22": (48, 64), "23": (60, 60)}
@@ -264,3 +272,21 @@ def test_a_network_s_maps_are_not_kept(dataset, monkeypatch):
     monkeypatch.setattr(evaluator, "predict_each", counted)
     monkeypatch.setattr(streaming, "EXACT", 0)
     assert len(evaluate(Constant(), dataset).per_image) == len(dataset)
+
+
+def test_predictions_in_a_folder_are_those_of_their_photographs(dataset, maps, tmp_path):
+    for name, values in zip(dataset.names, maps, strict=True):
+        Image.fromarray((values * 65535).astype(np.uint16)).save(tmp_path / f"{name}_probability.png")
+        Image.fromarray((values >= 0.5).astype(np.uint8) * 255).save(tmp_path / f"{name}.png")
+    files = finished_predictions(tmp_path, dataset)
+    assert isinstance(files, FinishedPredictions)
+    assert files.finished and files.ranked
+    assert len(files.files) == 2 * len(dataset)
+    for read, values in zip(files.of(dataset.names), maps, strict=True):
+        np.testing.assert_allclose(read.probability, values, atol=1 / 65535)
+        np.testing.assert_array_equal(read.vessels, values >= 0.5)
+    (tmp_path / f"{dataset.names[0]}.png").unlink()
+    with pytest.raises(DataError, match=dataset.names[0]):
+        finished_predictions(tmp_path, dataset)
+    with pytest.raises(DataError, match="nowhere"):
+        finished_predictions(tmp_path / "nowhere", dataset)

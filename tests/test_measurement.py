@@ -9,7 +9,11 @@ from shapes import arc, koch, line, polyline
 
 from drive_unet import DataError, measure
 from drive_unet.measurement import (
+    MEASURES,
+    ZONES,
+    Disc,
     Measurements,
+    Segment,
     box_counting_dimension,
     calibrate,
     intervals,
@@ -17,6 +21,8 @@ from drive_unet.measurement import (
     packaged_calibration,
     save_calibration,
     skeleton,
+    trace,
+    with_spread,
 )
 
 
@@ -283,3 +289,35 @@ def test_packaged_factors_are_the_widest_where_the_weights_are_not_known(tmp_pat
     assert save_calibration({"one": one, "two": two}).parent == tmp_path
     assert packaged_calibration("one") == one
     assert packaged_calibration("mine") == packaged_calibration() == {"whole": {"calibre_mean": (-3.0, 2.0)}}
+
+
+def test_a_segment_knows_its_points_its_width_and_its_ends():
+    [segment] = trace(line(100, 6, 0.0)).segments
+    assert isinstance(segment, Segment)
+    assert segment.points.shape == (len(segment.position), 2)
+    assert len(segment.width) == len(segment.curvature) == len(segment.position)
+    assert np.nanmedian(segment.width) == pytest.approx(6, rel=0.05)
+    assert not segment.closed
+    assert trace(np.zeros((9, 9), bool)).segments == []
+
+
+def test_a_disc_gives_the_zones_and_each_measure_is_in_the_table():
+    mask = line(240, 5, 0.3)
+    middle = mask.shape[0] / 2, mask.shape[1] / 2
+    table = measure(mask, disc=Disc(*middle, 40))
+    assert table.values.keys() == {"whole", *ZONES}
+    assert set(table.values["whole"]) == set(MEASURES)
+    assert table.values == measure(mask, disc=(*middle, 40)).values
+
+
+def test_flips_that_agree_leave_little_spread():
+    mask = line(120, 6, 0.3)
+    certain = np.where(mask, 0.999, 0.001)
+    table, spread = with_spread(np.stack([certain] * 4), 0.5)
+    assert table.values == measure(mask).values
+    assert table.intervals is None or not table.intervals
+    assert spread["whole"].keys() == table.values["whole"].keys()
+    moved = np.stack([np.roll(certain, by, axis=0) if by else certain * 0.6 for by in (0, 3)])
+    assert with_spread(moved, 0.5)[1]["whole"]["end_points"] >= spread["whole"]["end_points"]
+    with pytest.raises(DataError, match="two maps or more"):
+        with_spread(certain[None], 0.5)

@@ -13,6 +13,7 @@ from drive_unet.errors import DataError
 from drive_unet.metrics import (
     SCORES,
     Confusion,
+    Ranking,
     auc,
     average_precision,
     choose_threshold,
@@ -300,3 +301,9 @@ def test_bad_input_gets_one_clear_sentence(call, sentence):
     with pytest.raises(DataError, match=sentence) as caught:
         call(*scene())
     assert "\n" not in str(caught.value)
+
+
+def test_a_ranking_knows_its_best_threshold():
+    ranking = Ranking(np.array([1, 2, 2]), np.array([0, 0, 5]), np.array([0.9, 0.6, 0.2]))
+    assert ranking.best() == (1.0, 0.6)
+    assert ranking.auc() == 1.0

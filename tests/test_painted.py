@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader
 
 from drive_unet import DRIVEDataset, PaintedStream, UNet, fit, presets
 from drive_unet.augmentation import training_transform
+from drive_unet.data import cache_folder, embedded_folder, painted_dataset
 from drive_unet.errors import DataError
-from drive_unet.painter import painting
+from drive_unet.painter import make_embedded, painting
 from drive_unet.painter import store as embedded
 from drive_unet.painter.eye import AS_USUAL, Ingredients, draw_eye
 from drive_unet.painter.painting import Fundus
 from drive_unet.preprocessing import Preprocessing
-from drive_unet.training.provenance import seen
+from drive_unet.training import seen, trained_on
 
 SIZE = (48, 52)
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
@@ -434,3 +435,24 @@ def test_bad_seeds_and_strengths_are_refused_at_once():
         PaintedStream(2, seed=-1)
     with pytest.raises(ValueError, match="0 or more"):
         PaintedStream(2, mix=Ingredients(noise=-1))
+
+
+def test_the_embedded_set_lies_in_the_cache(monkeypatch, tmp_path):
+    folder = embedded_folder(progress=False)
+    assert folder.is_relative_to(cache_folder())
+    assert make_embedded(cache_folder(), progress=False) == folder
+    assert (folder / "training" / "images" / "21_training.tif").is_file()
+    monkeypatch.setenv("DRIVE_UNET_CACHE", str(tmp_path / "elsewhere"))
+    assert cache_folder() == tmp_path / "elsewhere"
+
+
+def test_a_record_of_training_names_what_was_seen_there_and_before():
+    eyes = painted_dataset([1, 2])
+    first, second = (eyes.subset([name]) for name in eyes.names)
+    record = trained_on(second, "painted", before=trained_on(first))
+    assert record["source"] == "painted"
+    assert record["names"] == second.names
+    assert record["fingerprints"] == second.fingerprints
+    assert seen({"trained_on": record}, eyes) == eyes.names
+    assert seen({"trained_on": trained_on(first)}, eyes) == first.names
+    assert seen({}, eyes) is None

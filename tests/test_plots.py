@@ -479,3 +479,13 @@ def test_notebook_shows_each_figure_once_as_jpeg(tmp_path):
         (output,) = cell.outputs
         assert output.output_type == "display_data"
         assert set(output.data) == {"image/jpeg", "text/plain"}
+
+
+def test_reliability_is_told_in_the_title_and_drawn():
+    counted = metrics.calibration(np.linspace(0, 1, 301), np.linspace(0, 1, 301) > 0.5)
+    figure = plots.plot_reliability({"net": counted.reliability()})
+    lines = [line for ax in figure.axes for line in ax.get_lines() if len(line.get_xdata()) > 2]
+    assert any(
+        np.allclose(line.get_ydata(), [row["vessels"] for row in counted.reliability()]) for line in lines
+    )
+    assert plots.plot_reliability({"net": counted.reliability()}, title="Mine").get_suptitle() == "Mine"

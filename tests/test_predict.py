@@ -105,7 +105,8 @@ def test_every_format_is_predicted_as_python_does_it(predict, weights, tmp_path)
         expected = segment(network, tmp_path / name.replace(".", "") / name)
         written = tmp_path / "out" / name.replace(".", "") / f"{Path(name).stem}_vessels.png"
         np.testing.assert_array_equal(np.asarray(Image.open(written)) > 0, expected.vessels)
-    assert Image.open(tmp_path / "out" / "turned_vessels.png").size == (80, 58)
+    with Image.open(tmp_path / "out" / "turned_vessels.png") as picture:
+        assert picture.size == (80, 58)
     assert len(rows(tmp_path / "out")) == len(FORMATS) + 1
 
 

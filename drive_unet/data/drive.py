@@ -31,6 +31,10 @@ def folds(names: Iterable[str], k: int = 5, seed: int = 0) -> list[tuple[list[st
 
     Raises:
         ValueError: if k does not fit, or a name occurs twice.
+
+    Example:
+        >>> folds(["21", "22", "23", "24"], 2)
+        [(['22', '24'], ['21', '23']), (['21', '23'], ['22', '24'])]
     """
     ordered = sorted(names)
     if len(set(ordered)) != len(ordered):

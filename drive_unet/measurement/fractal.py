@@ -25,6 +25,10 @@ def box_counting_dimension(mask: np.ndarray, finest: float = FINEST, coarsest: f
 
     Returns:
         the dimension; nan where there are fewer than two sizes of box, as for a dot.
+
+    Example:
+        >>> round(box_counting_dimension(np.ones((240, 240), bool)), 1)
+        2.0
     """
     mask = np.asarray(mask, bool)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -147,6 +147,12 @@ def packaged_calibration(weights: str | None = None) -> dict[str, dict[str, tupl
 
     Returns:
         the factors, for `measure_flips`.
+
+    Example:
+        >>> factors = packaged_calibration("synthetic")
+        >>> low, high = factors["whole"]["calibre_mean"]
+        >>> low < high
+        True
     """
     text = resources.files("drive_unet.measurement").joinpath(PACKAGED).read_text(encoding="utf-8")
     known = json.loads(text)

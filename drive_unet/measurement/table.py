@@ -194,6 +194,13 @@ def measure(
     Raises:
         DataError: for arrays of other shapes or values, an empty field of view, or a scale or a disc that
             is not positive.
+
+    Example:
+        >>> vessels = np.zeros((60, 60), bool)
+        >>> vessels[28:33, 5:55] = True  # five pixels wide
+        >>> table = measure(vessels)
+        >>> round(table["calibre_mean"], 1)
+        5.0
     """
     vessels = _mask(vessels, "vessels")
     inside = np.ones(vessels.shape, bool) if fov is None else _mask(fov, "fov")

@@ -83,6 +83,13 @@ def trace(vessels: np.ndarray, coverage: np.ndarray | None = None) -> Trace:
 
     Returns:
         The trace; empty for an empty mask.
+
+    Example:
+        >>> vessels = np.zeros((60, 60), bool)
+        >>> vessels[28:33, 5:55] = True
+        >>> [segment] = trace(vessels).segments
+        >>> segment.points.shape[1], bool(abs(np.nanmedian(segment.width) - 5) < 0.5)
+        (2, True)
     """
     mask = np.pad(np.asarray(vessels, bool), 1)
     if not mask.any():

@@ -134,6 +134,12 @@ def intervals(
     Returns:
         Lower and upper ends (2, K); nan for fewer than `FEWEST` photographs, and where the score is not
         defined for all draws.
+
+    Example:
+        >>> scores = np.array([0.7, 0.8, 0.75, 0.85, 0.9, 0.8])  # one score, of six photographs
+        >>> low, high = intervals(lambda draws: (draws @ scores / len(scores))[None], 6, resamples=1000)
+        >>> bool(0.7 < low[0] < scores.mean() < high[0] < 0.9)
+        True
     """
     from scipy.stats import DegenerateDataWarning, bootstrap  # here: they load for most of a second
 

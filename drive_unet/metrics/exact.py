@@ -108,6 +108,11 @@ def confusion(prediction: Images, vessels: Images, fov: Images | None = None) ->
 
     Raises:
         DataError: for shapes that differ, or other values inside the field of view.
+
+    Example:
+        >>> prediction, vessels = np.array([[1, 1, 0, 0]]), np.array([[1, 0, 1, 0]])
+        >>> confusion(prediction, vessels)
+        Confusion(tp=1, fp=1, fn=1, tn=1)
     """
     values, truth = pool(prediction, vessels, fov, "prediction")
     return count(binary(values, "prediction"), truth)
@@ -122,6 +127,10 @@ def auc(probability: Images, vessels: Images, fov: Images | None = None) -> floa
 
     Returns:
         0..1; nan unless there are both vessel and background pixels.
+
+    Example:
+        >>> auc(np.array([[0.9, 0.6, 0.6, 0.1]]), np.array([[1, 1, 0, 0]]))  # three pairs in order, one tie
+        0.875
     """
     return rank(*pool(probability, vessels, fov, "probability")).auc()
 
@@ -135,6 +144,10 @@ def average_precision(probability: Images, vessels: Images, fov: Images | None =
 
     Returns:
         0..1; nan if there is no vessel pixel.
+
+    Example:
+        >>> round(average_precision(np.array([[0.9, 0.6, 0.5]]), np.array([[1, 0, 1]])), 4)  # (1 + 2/3) / 2
+        0.8333
     """
     return rank(*pool(probability, vessels, fov, "probability")).average_precision()
 
@@ -148,6 +161,11 @@ def roc_curve(probability: Images, vessels: Images, fov: Images | None = None) -
 
     Returns:
         Three float64 arrays of equal length; the first threshold is infinite.
+
+    Example:
+        >>> curve = roc_curve(np.array([[0.9, 0.6, 0.1]]), np.array([[1, 0, 0]]))
+        >>> [array.tolist() for array in curve]
+        [[0.0, 0.0, 0.5, 1.0], [0.0, 1.0, 1.0, 1.0], [inf, 0.9, 0.6, 0.1]]
     """
     return rank(*pool(probability, vessels, fov, "probability")).roc_curve()
 
@@ -163,6 +181,11 @@ def precision_recall_curve(
 
     Returns:
         Three float64 arrays of equal length; the first threshold is infinite.
+
+    Example:
+        >>> curve = precision_recall_curve(np.array([[0.75, 0.5, 0.25]]), np.array([[1, 0, 1]]))
+        >>> curve.threshold.tolist()
+        [inf, 0.75, 0.5, 0.25]
     """
     return rank(*pool(probability, vessels, fov, "probability")).precision_recall_curve()
 
@@ -182,6 +205,10 @@ def choose_threshold(probabilities: Images, vessels: Images, fovs: Images | None
 
     Raises:
         DataError: if there is no vessel pixel, so that no threshold is better than another.
+
+    Example:
+        >>> choose_threshold(np.array([[0.75, 0.5, 0.25]]), np.array([[1, 1, 0]]))
+        0.5
     """
     return rank(*pool(probabilities, vessels, fovs, "probability")).best()[1]
 
@@ -199,6 +226,12 @@ def cldice(prediction: Images, vessels: Images, fov: Images | None = None) -> fl
     Returns:
         0..1, for several images the mean of their values. It is 0 if only one of the two is empty, nan if
         both are; the mean leaves nan out.
+
+    Example:
+        >>> line = np.zeros((9, 9), bool)
+        >>> line[4] = True
+        >>> cldice(line, line), cldice(~line & False, line)
+        (1.0, 0.0)
     """
     return mean_of_known(_cldice(*masks) for masks in aligned(prediction, vessels, fov, "prediction"))
 
@@ -215,6 +248,11 @@ def scores(
 
     Returns:
         The names in `SCORES`, in that order, and their values.
+
+    Example:
+        >>> line = np.eye(5, dtype=bool)
+        >>> {name: round(value, 2) for name, value in scores(line * 0.8, line).items() if name != "AP"}
+        {'AUC': 1.0, 'Dice': 1.0, 'Acc': 1.0, 'Se': 1.0, 'Sp': 1.0, 'MCC': 1.0, 'IoU': 1.0, 'clDice': 1.0}
     """
     masks = [called(values, threshold) for values in as_images(probability, "probability")]
     return pixel_scores(probability, vessels, fov, threshold) | {"clDice": cldice(masks, vessels, fov)}
@@ -230,6 +268,11 @@ def pixel_scores(
 
     Returns:
         The names in `SCORES` but "clDice", in that order, and their values.
+
+    Example:
+        >>> found = pixel_scores(np.array([[0.9, 0.2, 0.6, 0.1]]), np.array([[1, 1, 0, 0]]))
+        >>> found["Dice"], found["Sp"]
+        (0.5, 0.5)
     """
     values, truth = pool(probability, vessels, fov, "probability")
     if values.dtype == bool:
@@ -240,7 +283,12 @@ def pixel_scores(
 
 
 def called(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """What is called vessel: `probability >= threshold`; a bool array, a segmentation, stays as it is."""
+    """What is called vessel: `probability >= threshold`; a bool array, a segmentation, stays as it is.
+
+    Example:
+        >>> called(np.array([0.4, 0.5, 0.6]), 0.5).tolist()
+        [False, True, True]
+    """
     return probability if probability.dtype == bool else probability >= threshold
 
 

@@ -205,6 +205,13 @@ class Pool:
     Args:
         threshold: 0..1, a pixel is vessel where `probability >= threshold`.
         most: pixels up to which all are kept, so that every score is exact; None for 30 million.
+
+    Example:
+        >>> pool = Pool(threshold=0.5)
+        >>> for _ in range(2):
+        ...     pool.update(np.array([[0.9, 0.2]]), np.array([[1, 0]]))
+        >>> pool.scores()["Dice"], pool.exact
+        (1.0, True)
     """
 
     def __init__(self, threshold: float = 0.5, most: int | None = None) -> None:

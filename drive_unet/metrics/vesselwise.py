@@ -119,6 +119,14 @@ def structure(
 
     Raises:
         DataError: for values other than 0 and 1 inside the field of view.
+
+    Example:
+        >>> bar = np.zeros((12, 30), bool)
+        >>> bar[4:7] = True
+        >>> half = bar & (np.arange(30) < 15)
+        >>> counts = structure(half, bar)
+        >>> sum(counts.found), sum(counts.vessels), counts.components
+        (45, 90, 1)
     """
     inside = np.ones(vessels.shape, bool) if fov is None else binary(fov, "fov")
     window = box(inside)
@@ -171,6 +179,13 @@ def calibre(vessels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         width: float32 (H, W), pixels; at each vessel pixel that of the nearest centreline point, else 0;
         centreline: bool (H, W), the skeleton.
+
+    Example:
+        >>> bar = np.zeros((12, 30), bool)
+        >>> bar[4:7] = True
+        >>> width, centreline = calibre(bar)
+        >>> float(width[5, 15]), centreline[:, 15].nonzero()[0].tolist()
+        (3.0, [5])
     """
     line = skeletonize(vessels)
     if not line.any():

@@ -270,6 +270,11 @@ def plot_intervals(
         metric: what the score is.
         zero: mark zero, for differences.
         title: the finding; by default the first score and its interval.
+
+    Example:
+        >>> figure = plot_intervals({"U-Net": (0.81, 0.79, 0.83), "second observer": (0.79, 0.77, 0.8)})
+        >>> len(figure.axes)
+        1
     """
     first, (value, low, high) = next(iter(scores.items()))
     title = title or f"{first}: {metric} {value:.3f}, with other photographs {low:.3f} to {high:.3f}"

@@ -23,6 +23,11 @@ def plot_unet(down: Sequence[Size], bottom: Size, up: Sequence[Size], *, title: 
 
     Raises:
         ValueError: if the way up has another number of levels than the way down.
+
+    Example:
+        >>> figure = plot_unet([(8, 64, 64)], (16, 32, 32), [(8, 64, 64)])
+        >>> len(figure.axes)
+        1
     """
     if len(down) != len(up):
         raise ValueError(f"the way down has {len(down)} levels and the way up {len(up)}: a U has as many")

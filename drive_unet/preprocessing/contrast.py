@@ -16,6 +16,10 @@ def green_channel(image: np.ndarray) -> np.ndarray:
 
     Returns:
         (H, W) uint8, a copy.
+
+    Example:
+        >>> green_channel(np.full((2, 2, 3), [10, 20, 30], np.uint8)).tolist()
+        [[20, 20], [20, 20]]
     """
     return as_uint8_image(image, "green_channel", channels=3)[..., 1].copy()
 
@@ -30,6 +34,12 @@ def clahe(channel: np.ndarray, clip_limit: float = 0.01, tiles: int = 8) -> np.n
 
     Returns:
         (H, W) uint8, stretched to the full range; a constant channel is returned as it is.
+
+    Example:
+        >>> ramp = np.tile(np.arange(100, 140, dtype=np.uint8), (40, 1))
+        >>> stretched = clahe(ramp)
+        >>> int(stretched.min()), int(stretched.max())
+        (0, 255)
     """
     channel = as_uint8_image(channel, "clahe", channels=1)
     if tiles < 1 or not 0 <= clip_limit <= 1:

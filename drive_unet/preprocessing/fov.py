@@ -33,6 +33,13 @@ def detect_fov(image: np.ndarray) -> np.ndarray:
 
     Raises:
         DataError: if the image is not uint8 of that shape, is black, or shows only a speck.
+
+    Example:
+        >>> y, x = np.mgrid[:100, :100]
+        >>> disc = np.hypot(y - 50, x - 50) < 45
+        >>> fov = detect_fov((disc * 200).astype(np.uint8))
+        >>> float((fov == disc).mean()) > 0.99
+        True
     """
     image = as_uint8_image(image, "detect_fov")
     height, width = image.shape[:2]

@@ -21,7 +21,13 @@ class Levels(tv_tensors.TVTensor):
 
 
 def levels(image: np.ndarray, fov: np.ndarray) -> Levels:
-    """The grey levels of a photograph (H, W, 3) uint8 inside its field of view (H, W) bool, see `Levels`."""
+    """The grey levels of a photograph (H, W, 3) uint8 inside its field of view (H, W) bool, see `Levels`.
+
+    Example:
+        >>> flat = levels(np.full((4, 4, 3), 51, np.uint8), np.ones((4, 4), bool))
+        >>> tuple(flat.shape), round(float(flat[0, 51, 0]), 6), round(float(flat[0, 51, 1]), 6)
+        ((3, 256, 2), 1.0, 0.2)
+    """
     inside = image[fov]
     share = np.stack([np.bincount(inside[:, c], minlength=256) for c in range(3)]) / max(1, len(inside))
     value = np.broadcast_to(np.arange(256) / 255, share.shape)

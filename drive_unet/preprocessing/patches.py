@@ -29,6 +29,10 @@ def sample_patch_corners(
 
     Raises:
         DataError: if the frame is smaller than a patch, or no patch has its centre in the field of view.
+
+    Example:
+        >>> sample_patch_corners(np.ones((64, 64), bool), 32, 5, 0).shape
+        (5, 2)
     """
     fov = _as_mask(fov, "fov")
     height, width = _pair(size)
@@ -57,6 +61,11 @@ def extract_patches(image: np.ndarray, corners: np.ndarray, size: int | tuple[in
 
     Returns:
         (N, height, width) or (N, height, width, C), the dtype of `image`.
+
+    Example:
+        >>> image = np.arange(16).reshape(4, 4)
+        >>> extract_patches(image, np.array([[0, 0], [2, 1]]), 2).tolist()
+        [[[0, 1], [4, 5]], [[9, 10], [13, 14]]]
     """
     image, corners = np.asarray(image), np.asarray(corners, dtype=np.int64).reshape(-1, 2)
     height, width = _pair(size)
@@ -80,6 +89,10 @@ def squash(image: np.ndarray, size: tuple[int, int] = (256, 256)) -> np.ndarray:
 
     Returns:
         (height, width[, 3]), the dtype of `image`.
+
+    Example:
+        >>> squash(np.full((584, 565, 3), 7, np.uint8)).shape
+        (256, 256, 3)
     """
     image = np.asarray(image)
     height, width = _pair(size)
@@ -106,6 +119,12 @@ def vanished_fraction(
 
     Returns:
         The lost share, 0..1; nan if there is nothing to lose.
+
+    Example:
+        >>> line = np.zeros((200, 200), bool)
+        >>> line[100] = True  # one pixel wide
+        >>> vanished_fraction(line, (50, 50))
+        1.0
     """
     vessels = _as_mask(vessels, "vessels")
     height, width = vessels.shape

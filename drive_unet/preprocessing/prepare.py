@@ -118,6 +118,14 @@ def prepare(
     Raises:
         ValueError: for another kind of photograph, or a field of view of another size.
         DataError: if the photograph shows no field of view.
+
+    Example:
+        >>> y, x = np.mgrid[:600, :600]
+        >>> disc = np.hypot(y - 300, x - 300) < 270
+        >>> photograph = (disc[..., None] * np.array([180, 90, 40])).astype(np.uint8)
+        >>> prepared = prepare(photograph, disc)
+        >>> prepared.restore(torch.ones(600, 600)).shape == disc.shape
+        True
     """
     image = as_photograph(photograph)
     fov = getattr(photograph, "fov", None) if fov is None else fov
@@ -140,7 +148,12 @@ def prepare(
 
 
 def as_photograph(photograph: Any) -> np.ndarray:
-    """A photograph of any kind that `prepare` takes, as (H, W, 3) uint8, RGB."""
+    """A photograph of any kind that `prepare` takes, as (H, W, 3) uint8, RGB.
+
+    Example:
+        >>> as_photograph(torch.ones(3, 4, 5)).shape
+        (4, 5, 3)
+    """
     image = getattr(photograph, "image", photograph)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
@@ -164,14 +177,24 @@ def as_photograph(photograph: Any) -> np.ndarray:
 
 
 def rescale(image: np.ndarray, scale: float) -> np.ndarray:
-    """A photograph (H, W, 3) uint8 magnified by `scale`, antialiased; itself where that is 1."""
+    """A photograph (H, W, 3) uint8 magnified by `scale`, antialiased; itself where that is 1.
+
+    Example:
+        >>> rescale(np.zeros((100, 80, 3), np.uint8), 0.5).shape
+        (50, 40, 3)
+    """
     if scale == 1:
         return image
     return np.asarray(Image.fromarray(image).resize(_size(image, scale), Image.Resampling.BILINEAR))
 
 
 def rescale_mask(mask: np.ndarray, scale: float) -> np.ndarray:
-    """A mask (H, W) bool magnified by `scale`: true where at least half of a new pixel was."""
+    """A mask (H, W) bool magnified by `scale`: true where at least half of a new pixel was.
+
+    Example:
+        >>> rescale_mask(np.ones((100, 80), bool), 0.5).shape
+        (50, 40)
+    """
     if scale == 1:
         return mask
     grey = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
@@ -196,6 +219,13 @@ def standardise(image: Tensor, fov: Tensor | None = None, levels: Tensor | None 
 
     Raises:
         DataError: if the image is not of floats.
+
+    Example:
+        >>> image = standardise(torch.rand(3, 16, 16))
+        >>> bool(image.mean((1, 2)).abs().max() < 1e-5)
+        True
+        >>> bool((image.std((1, 2), correction=0) - 1).abs().max() < 1e-3)
+        True
     """
     if not torch.is_floating_point(image):
         raise DataError(

@@ -31,7 +31,14 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def mean_weights(models: Sequence[Model]) -> Model:
-    """The first network with the mean of all networks' weights and statistics in it."""
+    """The first network with the mean of all networks' weights and statistics in it.
+
+    Example:
+        >>> first, second = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> expected = (first.weight + second.weight) / 2
+        >>> bool(torch.isclose(mean_weights([first, second]).weight, expected))
+        True
+    """
 
     def average(mean: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
         return mean + (value - mean) / (count + 1) if mean.is_floating_point() else mean

@@ -21,6 +21,10 @@ def measured(name: str, value: float, low: float, high: float, *, digits: int = 
 
     Raises:
         AssertionError: if the number is out of range (or no number) on the embedded photographs.
+
+    Example:
+        >>> measured("Dice", 0.8123, 0.8, 0.82)
+        Dice ≈ 0.812
     """
     print(f"{name} ≈ {value:,.{digits}f}{f' {unit}' if unit else ''}")
     if Drive.latest in (None, "embedded") and not low <= value <= high:
