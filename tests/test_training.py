@@ -72,6 +72,22 @@ def test_the_same_seed_gives_the_same_weights_and_the_callers_generator_stays(tr
     assert not torch.equal(results[0], results[2])
 
 
+def test_threads_change_the_rounding_alone(train):
+    """With as many threads the history is the same bit by bit; with more it begins the same."""
+    histories = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            run = fit(network(), train, steps=2, seed=1, **SMALL)
+            histories.append([row["loss"] for row in run.history])
+    finally:
+        torch.set_num_threads(before)
+    one, two, again = histories
+    assert two == again
+    assert one == pytest.approx(two, rel=1e-4)
+
+
 def test_the_best_weights_and_their_threshold_are_kept(train, validation, tmp_path):
     model = network()
     run = fit(model, train, validation, steps=6, out=tmp_path, **SMALL)
