@@ -120,7 +120,7 @@ def fit(
     generators (PyTorch's, NumPy's and Python's) that depend on the seed and the step alone. Those of the
     caller are left as they were. The network's first weights are the caller's: seed before building it.
     With another number of threads (``torch.set_num_threads``, OMP_NUM_THREADS) sums are rounded in another
-    order: the first losses agree to about six digits, and runs drift apart as they go on.
+    order: the first losses agree to four digits or more, and runs drift apart as they go on.
 
     Started by ``accelerate launch`` (or ``torchrun``, also on CPUs), every process takes ``batch_size``
     patches a step, and gradients are averaged: together they see what one process with the whole batch
