@@ -518,6 +518,15 @@ def test_folders_of_one_s_own_are_paired_by_name(tmp_path):
     np.testing.assert_array_equal(data[0].vessels[0].numpy(), tree(2))
 
 
+@pytest.mark.parametrize("names", [("1", "left_eye"), ("1_h", "1_g")], ids=["one has none", "one number"])
+def test_where_numbers_do_not_tell_photographs_apart_names_do(tmp_path, names):
+    for name in names:
+        for folder, end, picture in (("images", "", photograph(2)), ("labels", "_vessels", tree(2))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / folder / f"{name}{end}.png")
+    assert DRIVEDataset(tmp_path / "images", tmp_path / "labels").names == sorted(names)
+
+
 @pytest.mark.parametrize(
     ("photographs", "labels", "names"),
     [
@@ -611,6 +620,11 @@ def test_folds_follow_the_seed():
 def test_folds_that_cannot_be(k, names):
     with pytest.raises(ValueError, match="choose k from|two or more|name each photograph once"):
         folds(names, k)
+
+
+def test_two_eyes_of_one_person_make_no_folds():
+    with pytest.raises(ValueError, match="2 photographs of 1 persons: add photographs of others"):
+        folds(["12_left", "12_right"], 2)
 
 
 @pytest.mark.parametrize("seed", [0, 3])

@@ -307,3 +307,7 @@ def test_a_ranking_knows_its_best_threshold():
     ranking = Ranking(np.array([1, 2, 2]), np.array([0, 0, 5]), np.array([0.9, 0.6, 0.2]))
     assert ranking.best() == (1.0, 0.6)
     assert ranking.auc() == 1.0
+
+
+def test_counts_of_two_photographs_add_up():
+    assert Confusion(1, 2, 3, 4).plus(Confusion(10, 20, 30, 40)) == Confusion(11, 22, 33, 44)

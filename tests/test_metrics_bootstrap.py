@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from drive_unet.metrics import SCORES, Confusion, pixel_scores
+from drive_unet.metrics import SCORES, Confusion, bootstrap, pixel_scores
 from drive_unet.metrics.bootstrap import (
     FEWEST,
     difference,
@@ -141,3 +141,14 @@ def test_coverage_by_number_of_photographs(number, least):
     share = coverage(number, 2000, seed=number)
     print(f"{number} photographs: {share:.3f} of 2,000 intervals hold the true Dice")
     assert least <= share <= 0.97
+
+
+def test_joined_bins_keep_few_vessels_apart_beside_much_background():
+    vessels, background = np.zeros(4000, np.int32), np.zeros(4000, np.int32)
+    vessels[2000:], background[:2000] = 1, 1000
+    samples = [bootstrap.Sample(Confusion(0, 0, 0, 0), math.nan, vessels, background)] * 2
+    joined_vessels, joined_background = bootstrap._merged(samples)
+    assert joined_vessels.sum() == 2 * vessels.sum()
+    assert joined_background.sum() == 2 * background.sum()
+    assert (joined_vessels[0] > 0).sum() > 400
+    assert (joined_background[0] > 0).sum() > 400

@@ -14,7 +14,7 @@ import html
 import io
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -404,7 +404,7 @@ class Explorer(widgets.VBox):
         index, threshold = self.image.value, self.threshold.value
         if self._measured[0] != (index, threshold):
             found = (view.probability >= threshold) & (True if view.fov is None else view.fov)
-            columns = {
+            columns: dict[str, Mapping[str, float]] = {
                 "found": measure(found, view.fov, view.probability, threshold=threshold).values["whole"]
             }
             if view.vessels is not None:
@@ -442,7 +442,7 @@ def _scores(view: _View, threshold: float) -> str:
     return f"{listed} (this image, {where}, threshold {threshold:.2f})"
 
 
-def _table(columns: dict[str, dict[str, float]]) -> str:
+def _table(columns: Mapping[str, Mapping[str, float]]) -> str:
     """Measurements as a table, a column for each source."""
     lines = ["<tr><th></th>" + "".join(f"<th>{name}</th>" for name in columns) + "</tr>"]
     for key in SHOWN:
