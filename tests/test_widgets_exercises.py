@@ -173,6 +173,13 @@ def test_a_number_out_of_range_fails_on_the_embedded_photographs_alone(capsys, m
     assert capsys.readouterr().out.endswith("Dice ≈ 0.100\n")
 
 
+def test_a_number_without_a_range_is_printed_whatever_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(Drive, "latest", "embedded")
+    measured("mean calibre", float("nan"), None, None)
+    measured("mean calibre", 1e6, None, None, digits=0)
+    assert capsys.readouterr().out == "mean calibre ≈ nan\nmean calibre ≈ 1,000,000\n"
+
+
 # ---------------------------------------------------------------------- the exercises of the notebooks
 
 
