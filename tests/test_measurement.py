@@ -22,6 +22,7 @@ from drive_unet.measurement import (
     save_calibration,
     skeleton,
     trace,
+    widths_along,
     with_spread,
 )
 
@@ -197,6 +198,17 @@ def test_walls_between_the_pixels_are_read_from_the_probability():
         for threshold in (0.5, None):
             table = measure(vessels, probability=probability, threshold=threshold)
             assert table["calibre_mean"] == pytest.approx(width, rel=0.02 if threshold else 0.05)
+
+
+def test_the_same_vessels_are_compared_in_two_masks():
+    wide, fine = (line(120, width, 0.3, side=200) for width in (9, 3))
+    beside = np.roll(fine, 60, axis=0)
+    first, second = widths_along(trace(fine | beside), wide)
+    there = np.isfinite(second)
+    assert np.median(first[there]) == pytest.approx(3, rel=0.05)
+    assert np.median(second[there]) == pytest.approx(9, rel=0.05)
+    assert there.mean() == pytest.approx(0.5, abs=0.05), "the second line is in one mask only"
+    assert [len(each) for each in widths_along(trace(np.zeros_like(wide)), wide)] == [0, 0]
 
 
 def test_zones_are_rings_around_the_disc():

@@ -12,3 +12,4 @@ from .table import measure as measure
 from .tracing import Segment as Segment
 from .tracing import Trace as Trace
 from .tracing import trace as trace
+from .tracing import widths_along as widths_along

@@ -117,6 +117,34 @@ def trace(vessels: np.ndarray, coverage: np.ndarray | None = None) -> Trace:
     return Trace(segments, graph.nodes[degree > 2] - 1, np.array(ends).reshape(-1, 2) - 1)
 
 
+def widths_along(traced: Trace, vessels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Widths of the same vessels in two masks: in the one that was traced, and in another across its lines.
+
+    Unlike two mean calibres these do not differ because one mask has fine vessels that the other lacks.
+
+    Args:
+        traced: of the first mask.
+        vessels: (H, W) bool, the second.
+
+    Returns:
+        two arrays (N,) float in pixels, at every point of the centrelines where the first width is known;
+        the second is nan where its mask has no vessel, or one that is not limited by walls nearby.
+    """
+    mask = np.pad(np.asarray(vessels, bool), 1)
+    segments = [segment for segment in traced.segments if np.isfinite(segment.width).any()]
+    if not segments:
+        return np.empty(0), np.empty(0)
+    tangents = np.vstack([_tangents(segment.points, False) for segment in segments])
+    points = np.vstack([segment.points for segment in segments]) + 1
+    width = np.concatenate([segment.width for segment in segments])
+    known = np.isfinite(width)
+    points, tangents, width = points[known], tangents[known], width[known]
+    walls = _Walls(mask.astype(np.float32), mask)
+    normals = np.stack([-tangents[:, 1], tangents[:, 0]], 1)
+    second, _ = walls.across(points, normals, reach=1.5 * width + 4)
+    return width, np.where(walls.at(points) >= 0.5, second, np.nan)
+
+
 def _without_pinholes(mask: np.ndarray) -> np.ndarray:
     holes, count = ndimage.label(~mask)
     size = np.bincount(holes.ravel(), minlength=count + 1)
@@ -140,14 +168,16 @@ class _Walls:
         height, width = self.distance.shape
         return self.distance[rows.clip(0, height - 1), columns.clip(0, width - 1)]
 
-    def across(self, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def across(
+        self, points: np.ndarray, normals: np.ndarray, reach: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Width (N,) of the vessel along each normal, and offset (N,) of its middle from the point.
 
         The width is what the pixels cover of the line across, so that on average it is area by length,
         without the half pixel by which a distance to the background is off. Both are nan where a wall is
-        farther away than it would be in a vessel: the line runs into another one.
+        farther away than `reach` (N,), by default than in a vessel: the line runs into another one.
         """
-        reach = 1.5 * self.near(points) + 2
+        reach = 1.5 * self.near(points) + 2 if reach is None else reach
         width, offset = np.full(len(points), np.nan), np.full(len(points), np.nan)
         for scale in np.unique(np.ceil(np.log2(reach))):
             group = np.flatnonzero(np.ceil(np.log2(reach)) == scale)
