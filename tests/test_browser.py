@@ -1,4 +1,4 @@
-"""Notebook 06 in a real JupyterLab in a real browser: it runs, and its explorer answers the keyboard at once.
+"""In a real browser: notebook 06 runs in JupyterLab and its explorer answers keys; a report opens offline.
 
 The time from a key press to the new picture is measured and printed; what is asserted about it is loose, so
 that a busy machine fails nothing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -20,8 +21,14 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 from repository import ROOT, read_notebook
+
+from drive_unet.data import DRIVEDataset
+from drive_unet.data.reading import Decoded
+from drive_unet.evaluation import Prediction, audit, evaluate, evaluate_second_observer, report
 
 NOTEBOOK = ROOT / "notebooks" / "06_visualization.ipynb"
 PRESSES = 6
@@ -250,3 +257,53 @@ def test_the_explorer_answers_the_mouse_and_fits_the_screen(browser, lab):
         page.locator(".drive-unet-save").click()
     assert download.value.suggested_filename == "1_errors.png"
     page.close()
+
+
+@pytest.mark.browser
+def test_a_report_opens_offline_whole_and_without_complaint(browser, tmp_path):
+    rng = np.random.default_rng(0)
+    fov = np.hypot(*(np.mgrid[:420, :430] - 212.0)) < 206  # wide enough for calibres in pixels
+    names, photographs, maps = [f"{number:02}" for number in range(6)], [], []
+    for shift in range(6):
+        vessels = np.zeros(fov.shape, bool)
+        for left, width in ((20, 1), (50, 3), (80, 5), (110, 8)):  # one of each calibre
+            vessels[:, left + shift : left + shift + width] = True
+        vessels &= fov
+        second = np.roll(vessels, 1, axis=0) & fov
+        image = rng.integers(60, 200, (3, *fov.shape), dtype=np.uint8)
+        planes = (torch.from_numpy(mask.astype(np.uint8)[None]) for mask in (vessels, fov))
+        photographs.append(Decoded(torch.from_numpy(image), *planes, second))
+        maps.append((0.7 * vessels + 0.3 * rng.random(fov.shape)).astype(np.float32) * fov)
+    dataset = DRIVEDataset.from_decoded(names, photographs)
+    scored = evaluate(maps, dataset, name="<b>bold</b>", thorough=True)
+    habits = audit(map(Prediction, maps), dataset, scored)
+    observer = evaluate_second_observer(dataset)
+    path = report(tmp_path / "scores.html", scored, dataset, observer=observer, audit=habits)
+
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    page, complaints, requests = context.new_page(), [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert complaints == []
+    assert {url.split(":")[0] for url in requests} <= {"file", "data"}
+    assert [url for url in requests if url.startswith("file")] == [path.as_uri()]
+
+    headings = page.locator("h2").all_inner_texts()
+    assert headings == [
+        "Scores", "The same predictions by every habit", "All thresholds", "Can the probability be trusted?",
+        "Which vessels are missed?", "Better than a human?", "Photograph by photograph", "The worst",
+        "Protocol",
+    ]  # fmt: skip
+    assert page.locator("h1").inner_text() == "<b>bold</b> on 6 photographs", "names are text, not markup"
+    assert page.locator(".verdict").inner_text() == habits.verdict
+    table = page.locator("table").first
+    dice = table.locator("tr", has=page.locator("th", has_text=re.compile("^Dice$"))).locator("td").first
+    assert dice.inner_text() == f"{scored.pooled['Dice']:.4f}"
+    sizes = page.locator("img").evaluate_all("all => all.map(i => i.complete ? i.naturalWidth : 0)")
+    assert len(sizes) == 5 + 6 + 2 * 3, "charts, a strip of all, the three worst twice"
+    assert min(sizes) > 0
+    width = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1], "nothing sticks out"
+    context.close()

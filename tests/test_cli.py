@@ -154,6 +154,13 @@ def test_predicting_loads_nothing_that_only_training_needs(run, tmp_path):
     assert not needless & set(loaded)
 
 
+def test_scoring_files_loads_nothing_that_only_training_needs():
+    code = "import sys, drive_unet.commands.evaluate, drive_unet.commands.audit; print(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "drive_unet.evaluation" in shown.split()
+    assert not {"accelerate", "torchvision", "matplotlib", "torch._dynamo"} & set(shown.split())
+
+
 def test_python_m_drive_unet_is_the_same():
     shown = subprocess.run(
         [sys.executable, "-m", "drive_unet", "train", "--help"], capture_output=True, text=True, check=True

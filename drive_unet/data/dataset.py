@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
 from drive_unet.data.pairing import FOV, Pair, child, images, listed, pair_folders
 from drive_unet.data.reading import Decoded
@@ -211,6 +210,8 @@ class DRIVEDataset(Dataset):
         return len(self._photographs)
 
     def __getitem__(self, index: int) -> Sample:
+        from torchvision import tv_tensors  # here: scoring files does without, see `Sample`
+
         photograph = self._photographs[index]
         image, vessels, fov, _ = photograph.read()
         stored = [part for part in (image, vessels, fov) if part is not None]

@@ -128,10 +128,11 @@ def read_prediction(path: str | Path) -> np.ndarray:
     full = (
         1.0 if grey.dtype == bool or grey.dtype.kind == "f" else 255.0 if grey.dtype == np.uint8 else 65535.0
     )
-    if not (grey.min() >= 0 and grey.max() <= full):  # nan compares false
-        raise DataError(f"{path} holds {grey.max():g}, but predictions lie in 0..{full:g}: scale them to it")
-    if len(np.unique(grey)) <= 2:
-        return grey >= (0.5 if grey.max() <= 1 else full / 2)
+    low, high = grey.min(), grey.max()
+    if not (low >= 0 and high <= full):  # nan compares false
+        raise DataError(f"{path} holds {high:g}, but predictions lie in 0..{full:g}: scale them to it")
+    if ((grey == low) | (grey == high)).all():
+        return grey >= (0.5 if high <= 1 else full / 2)
     return (grey / full).astype(np.float32)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
-from torchvision import tv_tensors
 
 from drive_unet.errors import DataError
-from drive_unet.preprocessing.levels import Levels
+
+if TYPE_CHECKING:  # torchvision takes as long to import as PyTorch, and scoring files needs none of it
+    from torchvision import tv_tensors
+
+    from drive_unet.preprocessing.levels import Levels
 
 
 class Sample(NamedTuple):
@@ -55,6 +58,8 @@ def collate(samples: Sequence[Sample]) -> Sample:
 
 def finished(sample: Sample, stored: list[Tensor]) -> Sample:
     """A sample whose image is float32 in 0..1, and which has no memory in common with what is stored."""
+    from torchvision import tv_tensors
+
     own = {part.untyped_storage().data_ptr() for part in stored}
 
     def apart(part: Tensor | None) -> Tensor | None:

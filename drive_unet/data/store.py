@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ from drive_unet.data.pairing import Pair
 from drive_unet.data.reading import Decoded, read_image, read_photograph
 from drive_unet.errors import DataError
 from drive_unet.files import sweep, write_atomically
-from drive_unet.preprocessing.levels import Levels, levels
 from drive_unet.preprocessing.prepare import Preprocessing, rescale, rescale_mask
 from drive_unet.progress import bar
+
+if TYPE_CHECKING:
+    from drive_unet.preprocessing.levels import Levels
 
 IN_MEMORY = 512 * 2**20  # bytes; a set that is larger when decoded stays in its files
 _FORMAT = 1  # of the prepared files: raise it whenever other bytes are written for the same photograph
@@ -147,6 +149,10 @@ class Stored:
 
     @_once
     def levels(self) -> Levels:
+        from drive_unet.preprocessing.levels import (
+            levels,
+        )  # here: it loads torchvision, which scoring does not need
+
         image, _, fov, _ = self.read()
         return levels(image.numpy().transpose(1, 2, 0), fov[0].numpy() > 0)
 
@@ -269,6 +275,8 @@ class Mapped(Stored):
 
     @_once
     def levels(self) -> Levels:
+        from drive_unet.preprocessing.levels import Levels  # here, as above
+
         self.read()  # so that it is there
         return Levels(torch.from_numpy(np.array(self._record()["levels"][0])))
 

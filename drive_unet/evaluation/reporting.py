@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
@@ -249,8 +248,7 @@ def _by_image(result: Mapping[str, Any], evaluation: Evaluation, photographs: DR
         errors = error_map(part.drawn, photographs.vessels[at], photographs.fovs[at])
         pictures[part.name] = Image.fromarray(errors)
         if number < WORST:
-            image = photographs.subset([at])[0].image.numpy().transpose(1, 2, 0)
-            original = Image.fromarray((image * 255 + 0.5).astype(np.uint8))
+            original = Image.fromarray(photographs.stored(at).image.numpy().transpose(1, 2, 0))
             caption = f"{part.name}: Dice {_cell(_none(part.scores['Dice']))}"
             pair = _figure(original, 520, caption) + _figure(pictures[part.name], 520, "errors")
             large.append(f'<div class="worst">{pair}</div>')
@@ -281,7 +279,7 @@ def _protocol(result: Mapping[str, Any]) -> list[str]:
 
 def _picture(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=80)  # laid out already: no need to draw it twice for its margins
     plt.close(figure)
     return f'<p><img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"></p>'
 

@@ -191,11 +191,12 @@ def calibre(vessels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not line.any():
         return np.zeros(vessels.shape, np.float32), line
     # At twice the size, the distance to the background on the axis is the width in pixels, odd or even. Only
-    # the axis needs it, and only the background next to vessels can be nearest.
-    padded = np.pad(vessels, 1)
-    rim = _quarters(ndimage.binary_dilation(padded, _EIGHT) & ~padded)
+    # the axis needs it, and only the background that has a side in common with vessels can be nearest.
     axis = _quarters(np.pad(line, 1))
-    distance = cKDTree(rim).query(axis)[0].reshape(-1, 4).max(axis=1)
+    tree = cKDTree(
+        _rim(np.pad(vessels, 1)), balanced_tree=False, compact_nodes=False
+    )  # built once, asked once
+    distance = tree.query(axis)[0].reshape(-1, 4).max(axis=1)
     across = np.zeros(vessels.shape, np.float32)
     across[line] = distance
     rows, columns = ndimage.distance_transform_edt(~line, return_distances=False, return_indices=True)
@@ -206,6 +207,20 @@ def _quarters(mask: np.ndarray) -> np.ndarray:
     """The four pixels that each pixel of a mask becomes at twice the size: (4 N, 2), row and column."""
     points = 2 * np.argwhere(mask)[:, None]
     return (points + [[0, 0], [0, 1], [1, 0], [1, 1]]).reshape(-1, 2)
+
+
+def _rim(mask: np.ndarray) -> np.ndarray:
+    """The background (N, 2) at twice the size that has a side in common with a mask, row and column."""
+    points = []
+    for axis in (0, 1):
+        before, after = (np.take(mask, np.arange(mask.shape[axis] - 1) + step, axis) for step in (0, 1))
+        for edge, step in ((after & ~before, 0), (before & ~after, 1)):
+            at = np.argwhere(edge)
+            at[:, axis] += step
+            at *= 2
+            at[:, axis] += 1 - step  # the half that faces the mask
+            points += [at, at + np.eye(2, dtype=at.dtype)[1 - axis]]
+    return np.concatenate(points)
 
 
 def _gaps(line: np.ndarray, covered: np.ndarray) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torchvision
 
 from drive_unet import __version__
 from drive_unet.data.dataset import DRIVEDataset
@@ -37,6 +36,8 @@ def trained_on(
 
 def versions() -> dict[str, str]:
     """The versions that a training depends on, by package."""
+    import torchvision  # here: it takes as long to import as PyTorch, and `seen` needs none of it
+
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
