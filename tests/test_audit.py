@@ -17,6 +17,7 @@ from drive_unet.errors import DataError
 from drive_unet.evaluation import (
     Prediction,
     audit,
+    details,
     differences,
     evaluate,
     evaluate_second_observer,
@@ -321,6 +322,23 @@ def test_a_report_is_one_file_that_needs_nothing_else(dataset, scored, audited, 
     assert text.count("<figure>") == NUMBER + 2 * 3  # a strip of all, and the three worst with their errors
     bare = evaluate([m > 2 for m in (v.astype(np.uint8) for v in dataset.vessels)], dataset, thorough=True)
     assert "<h2>Protocol" in report(tmp_path / "bare.html", bare, dataset).read_text(encoding="utf-8")
+
+
+def test_details_are_tables_that_say_what_is_missing(dataset, scored, maps):
+    everything = result(scored, data="scenes", split="test", observer=evaluate_second_observer(dataset))
+    tables = details(everything)
+    agreement = everything["second_observer"]["agreement"]
+    shown = tables["observers"]._repr_html_()
+    assert f"<td>{agreement['share missed']:.4f}</td>" in shown
+    assert "ECE in 15 bins" in str(tables["probabilities"])
+    assert [row[0] for row in tables["vessels"].rows][:2] == [
+        "sensitivity, up to 2 px",
+        "sensitivity, 3 to 4 px",
+    ]
+    bare = evaluate([p >= 0.5 for p in maps], dataset)
+    for table in details(result(bare, data="", split="")).values():
+        assert table.rows == [] and len(table.notes) == 1
+        assert table._repr_html_() == f"<p>{table.notes[0]}</p>"
 
 
 @pytest.fixture

@@ -269,6 +269,33 @@ def test_patches_are_cut_where_the_boxes_are(scene):
     assert not np.asarray(panels[2])[:4].any(), "outside the photograph a patch is black"
 
 
+def test_scores_of_several_rows_are_held_against_the_first():
+    rows = {"first": {"AUC": 0.9, "Dice": 0.7}, "second": {"AUC": 0.95, "Dice": np.nan}}
+    figure = plots.plot_scores(rows)
+    assert finding(figure) == "AUC from 0.900 to 0.950, Dice from 0.700 to 0.700"
+    assert legend_texts(figure) == ["AUC", "Dice"]
+    held, auc, _, dice = figure.axes[0].lines
+    assert held.get_xdata()[0] == 0.9
+    assert list(auc.get_xdata()) == [0.9, 0.95] and np.isnan(dice.get_xdata()[1])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["first", "second"]
+
+
+def test_intervals_of_too_few_photographs_are_not_shown():
+    figure = plots.plot_intervals({"Dice": (0.0123, None, None)}, metric="gained", zero=True)
+    assert finding(figure) == "Dice: gained +0.0123"
+    assert figure.axes[0].get_xlabel() == "gained, of too few photographs for intervals"
+    figure = plots.plot_intervals({"U-Net": (0.8, 0.7, 0.9)})
+    assert finding(figure) == "U-Net: Dice 0.800, with other photographs 0.700 to 0.900"
+    assert "95 %" in figure.axes[0].get_xlabel()
+
+
+def test_a_point_that_is_missing_is_left_out_of_curves():
+    curve = (np.array([1, 0.5]), np.array([0, 1.0]))
+    for plot in (plots.plot_roc, plots.plot_precision_recall):
+        shown = legend_texts(plot({"U-Net": curve}, {"second observer": None, "frozen": (0.1, 0.9)}))
+        assert "frozen" in shown and "second observer" not in shown
+
+
 def test_pairs_cases_maps_fields_and_features(scene):
     image, vessels, fov, prediction = scene
     sample = image, vessels, fov

@@ -34,6 +34,10 @@ ELSEWHERE = "https://github.com/somebody/vessels"
         ("trained in 12 s", "trained in 1 min 5 s"),
         ("58 ms a photograph", "61.5 ms a photograph"),
         ("≈ 12 s", "≈ 1 min 2 s"),
+        ("<td>.969 1</td><td>0.97 (+.0043)</td>", "<td>.971 .998</td><td>0.98 (-.0001)</td>"),
+        ("Your .9872 is .9811:", "Your .9871 is .9812:"),
+        ("Your AUC is .9811, and", "Your AUC is .9812, and"),
+        ("best threshold on the test, 0.369 (!)", "best threshold on the test, 0.370 (!)"),
     ],
 )
 def test_measured_numbers_and_durations_are_masked(one, other):
@@ -56,6 +60,7 @@ def test_measured_numbers_and_durations_are_masked(one, other):
         ("3 steps", "4 steps"),
         ("≈ 0.8\n21", "≈ 0.8\n22"),
         ("uint8", "bool"),
+        ("Your AUC is .9811, and", "Your Dice is .9811, and"),
     ],
 )
 def test_exact_facts_are_not_masked(one, other):

@@ -18,3 +18,4 @@ from .reporting import report as report
 from .results import differences as differences
 from .results import result as result
 from .results import trust as trust
+from .tables import details as details

@@ -22,7 +22,7 @@ from drive_unet.evaluation.evaluator import Evaluation
 from drive_unet.evaluation.guarding import Guard
 from drive_unet.evaluation.records import total_confusion
 from drive_unet.evaluation.results import result
-from drive_unet.evaluation.tables import html_table, span
+from drive_unet.evaluation.tables import details, html_table, span
 from drive_unet.metrics.vesselwise import CALIBRES
 from drive_unet.plots.charts import STYLE, plot_by_calibre, plot_intervals
 from drive_unet.plots.curves import plot_precision_recall, plot_reliability, plot_roc
@@ -176,13 +176,7 @@ def _trust(result: Mapping[str, Any]) -> list[str]:
     trust = result["protocols"]["inside_fov"]["calibration"]
     if trust is None:
         return []
-    rows = [
-        ["as it is", *map(_cell, (trust["ece"], trust["brier"], None))],
-        ["tempered", *map(_cell, (trust["ece_tempered"], trust["brier_tempered"], trust["temperature"]))],
-    ]
-    table = html_table("", ["probability", "ECE", "Brier", "temperature"], rows, [
-        f"ECE in 15 bins of equal width; temperature {trust['temperature_from']}."
-    ])  # fmt: skip
+    table = details(result)["probabilities"]._repr_html_()
     name = result["protocols"]["inside_fov"]["predictor"]
     figure = plot_reliability({name: trust["reliability"]})
     return ["<h2>Can the probability be trusted?</h2>", table, _picture(figure)]
@@ -192,14 +186,8 @@ def _vessels(result: Mapping[str, Any]) -> list[str]:
     vessels = result["protocols"]["inside_fov"].get("vessels")
     if not vessels:
         return []
-    spread = result["intervals"]
-    rows = [
-        [name, _cell(value), span(*spread[name]) if spread.get(name) else "-"]
-        for name, value in vessels.items()
-        if not isinstance(value, (dict, list))
-    ]
     found = {name: vessels[f"sensitivity, {name}"] for name in CALIBRES}
-    parts = ["<h2>Which vessels are missed?</h2>", html_table("", ["", "", "[95 %]"], rows, [])]
+    parts = ["<h2>Which vessels are missed?</h2>", details(result)["vessels"]._repr_html_()]
     if None not in found.values():
         shares = list(vessels["share of vessel pixels"].values())
         parts.insert(1, _picture(plot_by_calibre(found, shares)))
@@ -210,13 +198,7 @@ def _observers(result: Mapping[str, Any]) -> list[str]:
     observer = result["second_observer"]
     if not observer or not observer["agreement"]:
         return []
-    both = observer["agreement"]
-    rows = [[name, _cell(both["dice"][name]), _cell(both["kappa"][name])] for name in both["dice"]]
     gap = observer["predictor less observer"]
-    notes = [
-        f"Where both observers see a vessel, {_percent(both['share missed'])} is missed; "
-        f"where both see none, {_percent(both['share called vessel'])} is called vessel."
-    ]
     differences = [
         [word, f"{gap[key]['difference']:+.4f}", span(*(_nan(gap[key][end]) for end in ("low", "high")))]
         for key, word in _WORDS.items()
@@ -225,7 +207,7 @@ def _observers(result: Mapping[str, Any]) -> list[str]:
     header = ["predictor less second observer, paired", "", "[95 %]"]
     return [
         "<h2>Better than a human?</h2>",
-        html_table("", ["agreement of", "Dice", "kappa"], rows, notes),
+        details(result)["observers"]._repr_html_(),
         html_table("", header, differences, []),
     ]
 
@@ -303,10 +285,6 @@ def _safe(text: str) -> str:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: float | None) -> str:
-    return "nothing" if value is None else f"{100 * value:.1f} %"
 
 
 def _nan(value: float | None, instead: float = math.nan) -> float:

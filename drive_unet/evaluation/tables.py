@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -67,31 +68,66 @@ def html_table(caption: str, header: list[str], rows: list[list[str]], notes: li
     return f"{table}<p><small>{below}</small></p>"
 
 
-def detail_tables(result: Mapping[str, Any]) -> str:
-    """What lies beyond pixels, of `results.result`, as lines of text: vessels, probability, observers."""
+@dataclass(frozen=True)
+class Table:
+    """A small table that prints as aligned text, and shows as HTML in a notebook."""
+
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        table = [text_table(self.header, self.rows)] if self.rows else []
+        return "\n".join([*table, *self.notes])
+
+    def __repr__(self) -> str:
+        return f"<Table of {len(self.rows)} rows>"
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return html_table("", self.header, self.rows, self.notes)
+
+
+def details(result: Mapping[str, Any]) -> dict[str, Table]:
+    """What lies beyond pixels, as tables.
+
+    Args:
+        result: of `results.result`.
+
+    Returns:
+        "vessels", vessels one by one; "probabilities", how far to trust them; "observers", who agrees with
+        whom; and "difference" from another predictor. Where something is not known, its table has no row, and
+        a note says why.
+    """
     protocol, spread = result["protocols"]["inside_fov"], result["intervals"]
-    lines = []
+    tables = {
+        "vessels": Table([], [], ["Vessels were not looked at one by one: evaluate(..., thorough=True)."]),
+        "probabilities": Table([], [], ["These are finished segmentations, without probabilities."]),
+        "observers": Table([], [], ["There are no labels by a second observer."]),
+        "difference": Table([], [], ["There is no second predictor."]),
+    }
     if vessels := protocol.get("vessels"):
         rows = [
             [name, _cell(value), span(*(spread.get(name) or (math.nan, math.nan)))]
             for name, value in vessels.items()
             if not isinstance(value, (dict, list))
         ]
-        lines.append(text_table(["vessels one by one", "", "[95 %]"], rows))
+        tables["vessels"] = Table(["vessels one by one", "", "[95 %]"], rows)
     if trust := protocol.get("calibration"):
         rows = [
             ["as they are", _cell(trust["ece"]), _cell(trust["brier"]), "-"],
             ["tempered", *(_cell(trust[key]) for key in ("ece_tempered", "brier_tempered", "temperature"))],
         ]
-        table = text_table(["probabilities", "ECE", "Brier", "temperature"], rows)
-        lines.append(f"{table}\nTemperature {trust['temperature_from']}.")
+        header = ["probabilities", "ECE", "Brier", "temperature"]
+        tables["probabilities"] = Table(
+            header, rows, [f"ECE in 15 bins of equal width; temperature {trust['temperature_from']}."]
+        )
     if both := (result["second_observer"] or {}).get("agreement"):
         rows = [[name, _cell(both["dice"][name]), _cell(both["kappa"][name])] for name in both["dice"]]
-        table = text_table(["agreement of", "Dice", "kappa"], rows)
-        lines.append(
-            f"{table}\nWhere both observers see a vessel, {_share(both['share missed'])} is missed; "
-            f"where both see none, {_share(both['share called vessel'])} is called vessel."
-        )
+        rows.append(["missed where both observers see a vessel", _cell(both["share missed"]), "-"])
+        rows.append(["called vessel where both see none", _cell(both["share called vessel"]), "-"])
+        tables["observers"] = Table(["agreement of", "Dice, share", "kappa"], rows)
     if gap := spread.get("difference"):
         rows = [
             [
@@ -102,13 +138,14 @@ def detail_tables(result: Mapping[str, Any]) -> str:
             for name, row in gap.items()
             if isinstance(row, dict) and row["difference"] is not None
         ]
-        lines.append(text_table([f"difference from {gap['from']}", "", "[95 %]"], rows))
-    return "\n\n".join(lines)
+        tables["difference"] = Table([f"difference from {gap['from']}", "", "[95 %]"], rows)
+    return tables
+
+
+def detail_tables(result: Mapping[str, Any]) -> str:
+    """The tables of `details` that have rows, as text."""
+    return "\n\n".join(str(table) for table in details(result).values() if table.rows)
 
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _share(value: float | None) -> str:
-    return "nothing" if value is None else f"{100 * value:.1f} %"

@@ -22,5 +22,6 @@ from .pictures import show_squash as show_squash
 from .results import hero as hero
 from .results import plot_cases as plot_cases
 from .results import plot_errors as plot_errors
+from .results import plot_scores as plot_scores
 from .results import show_maps as show_maps
 from .results import visualize_segmentation as visualize_segmentation

@@ -266,9 +266,9 @@ def plot_intervals(
     """Show scores with their intervals, a row each.
 
     Args:
-        scores: (score, lower end, upper end) by the name of the predictor; ends may be nan.
+        scores: (score, lower end, upper end) by the name of the predictor; ends may be nan or None.
         metric: what the score is.
-        zero: mark zero, for differences.
+        zero: mark zero, for differences, which are written with their sign.
         title: the finding; by default the first score and its interval.
 
     Example:
@@ -276,18 +276,25 @@ def plot_intervals(
         >>> len(figure.axes)
         1
     """
-    first, (value, low, high) = next(iter(scores.items()))
-    title = title or f"{first}: {metric} {value:.3f}, with other photographs {low:.3f} to {high:.3f}"
+    ends = {name: np.array(values, dtype=float) for name, values in scores.items()}  # None becomes nan
+    known = any(np.isfinite(values[1]) for values in ends.values())
+    first, (value, low, high) = next(iter(ends.items()))
+    form = "{:+.4f}" if zero else "{:.3f}"
+    if title is None:
+        title = f"{first}: {metric} {form.format(value)}"
+        title += f", with other photographs {form.format(low)} to {form.format(high)}" if low == low else ""
     figure, axes = new_figure((WIDTH, 1.4 + 0.5 * len(scores)), title)
     ax = axes[0][0]
-    for row, ((_, (value, low, high)), colour) in enumerate(zip(scores.items(), LINES * 9, strict=False)):
+    for row, ((value, low, high), colour) in enumerate(zip(ends.values(), LINES * 9, strict=False)):
         ax.plot([low, high], [row, row], color=colour, lw=3, alpha=0.45, solid_capstyle="butt")
         ax.plot(value, row, "o", ms=8, color=colour, mec="white")
-        ax.annotate(f"{value:.3f}", (value, row), (0, 8), textcoords="offset points", ha="center", fontsize=9)
+        ax.annotate(form.format(value), (value, row), (0, 8), textcoords="offset points", ha="center",
+                    fontsize=9)  # fmt: skip
     if zero:
         ax.axvline(0, color=MUTED, lw=1, ls=":")
     ax.set_yticks(range(len(scores)), list(scores))
-    ax.set(xlabel=f"{metric}, and its 95 % interval over photographs", ylim=(len(scores) - 0.5, -0.7))
+    spread = "and its 95 % interval over photographs" if known else "of too few photographs for intervals"
+    ax.set(xlabel=f"{metric}, {spread}", ylim=(len(scores) - 0.5, -0.7))
     ax.margins(x=0.08)
     ax.grid(axis="y", visible=False)
     return figure

@@ -68,13 +68,15 @@ def plot_precision_recall(
     Args:
         curves: by the name of the predictor, what `metrics.precision_recall_curve` returns, or a pair
             (precision, sensitivity).
-        points: the frozen threshold, the second observer, each a `metrics.Confusion` or such a pair.
+        points: the frozen threshold, the second observer, each a `metrics.Confusion` or such a pair; None
+            where there is none.
         prevalence: the share of vessel pixels, which is the precision of guessing.
     """
     named = {name: _ascending(*curve[1::-1]) for name, curve in curves.items()}
     points = {
         name: (point.sensitivity, point.precision) if hasattr(point, "tp") else (point[1], point[0])
         for name, point in (points or {}).items()
+        if point is not None
     }
     if title is None:
         with np.errstate(invalid="ignore", divide="ignore"):

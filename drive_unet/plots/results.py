@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from drive_unet.plots.charts import (
-    WIDTH,
-)
+from drive_unet.plots.charts import LINES, WIDTH, new_figure
 from drive_unet.plots.overlays import (
     COLOURS,
     MEANING,
@@ -81,6 +79,30 @@ def plot_errors(
             box(above, part, "white")
             show(below, panel[part])
     legend(figure, list(zip((COLOURS[kind] for kind in MEANING), labels, strict=True)))
+    return figure
+
+
+def plot_scores(scores: Mapping[str, Mapping[str, float]], *, title: str | None = None) -> Figure:
+    """Show several scores of several predictors, or of one by several habits: a row each, a colour a score.
+
+    Args:
+        scores: 0..1 (MCC from -1) by the name of the row, and in it by that of the score; nan is left out.
+        title: the finding; by default from where to where each score goes.
+    """
+    names = list(dict.fromkeys(name for row in scores.values() for name in row))
+    columns = {name: np.array([row.get(name, np.nan) for row in scores.values()], float) for name in names}
+    title = title or ", ".join(
+        f"{name} from {np.nanmin(values):.3f} to {np.nanmax(values):.3f}" for name, values in columns.items()
+    )
+    figure, axes = new_figure((WIDTH, 1.3 + 0.38 * len(scores)), title)
+    ax = axes[0][0]
+    rows = np.arange(len(scores))
+    for (name, values), colour, marker in zip(columns.items(), LINES, "oDs^vP", strict=False):
+        ax.axvline(values[0], color=colour, lw=1, ls=":", zorder=1)  # the first row, which others are held to
+        ax.plot(values, rows, marker, ms=8, color=colour, mec="white", ls="", label=name, clip_on=False)
+    ax.set_yticks(rows, list(scores))
+    ax.set(xlabel="score", ylim=(len(scores) - 0.5, -0.5))
+    figure.legend(loc="outside right upper")
     return figure
 
 
