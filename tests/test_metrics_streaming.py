@@ -161,3 +161,20 @@ def test_a_pool_keeps_few_pixels_and_counts_many():
     segmentations = Pool(most=1)
     segmentations.update(images[0][0] > 0.5, images[0][1])
     assert np.isnan(segmentations.scores()["AUC"]) and segmentations.scores()["Dice"] > 0
+
+
+@pytest.mark.parametrize(
+    "most", [(10**6, 0), (0, 10**6), (0, 0)], ids=["a binned one", "to a binned one", "both"]
+)
+def test_no_pixel_is_lost_where_an_exact_pool_and_a_binned_one_are_joined(most):
+    chance = np.random.default_rng(0)
+    values, truth = chance.random((2, 500)).astype(np.float32), chance.random((2, 500)) < 0.3
+    together = Pool(0.4, most=0)
+    pools = [Pool(0.4, most=limit) for limit in most]
+    for pool, value, label in zip(pools, values, truth, strict=True):
+        pool.add(value, label)
+        together.add(value, label)
+    pools[0].join(pools[1])
+    assert pools[0].size == 1000 and not pools[0].exact
+    assert pools[0].scores() == together.scores()
+    assert pools[0].best() == together.best()
