@@ -1,24 +1,29 @@
 """Train the weights that come with the package, each by one line, from a clean checkout:
 
     python scripts/train_weights.py synthetic
-    python scripts/train_weights.py default --data DRIVE --threshold .455 --threshold-single .444
-    python scripts/train_weights.py fast --data DRIVE --threshold .455 --threshold-single .444
+    python scripts/train_weights.py fast --drive DRIVE --threshold .455 --threshold-single .444
+    python scripts/train_weights.py drive --drive DRIVE
+    python scripts/train_weights.py default --drive DRIVE --hrf HRF
 
-The first learns from 375 eyes while they are painted, and takes its thresholds from ten others; no genuine
-pixel has a part in it. The others start from the former ones, `synthetic-2`, and learn by the presets
-"best" and "laptop" from the 20 labelled photographs of DRIVE. Their thresholds come from cross-validation,
-in which every photograph is predicted by a network that never saw it:
+`synthetic` learns from eyes while they are painted, and takes its thresholds from ten others; no genuine
+pixel has a part in it. `fast` starts from the former ones, `synthetic-2`, and learns by the preset "laptop"
+from the 20 labelled photographs of DRIVE; its thresholds come from cross-validation, in which every
+photograph is predicted by a network that never saw it (`python benchmarks/cross_validate.py --data DRIVE
+--preset laptop`). `drive` and `default` are networks at full resolution: one learns from DRIVE and painted
+eyes, the other from two cameras and painted eyes. The first weights of both, `start`, are trained from
+painted eyes alone before them, unless they lie in the folder of runs already.
 
-    python benchmarks/cross_validate.py --data DRIVE --preset laptop
-
-`drive_unet/weights/README.md` is the model card.
+A run that was stopped goes on at its last checkpoint. With `--without FOLD` the photographs of that fold, of
+five, of each camera are left out of `drive` or `default`: thresholds are then chosen and scores printed on
+them, and no packaged file is written. `drive_unet/weights/README.md` is the model card.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torchvision.transforms import v2
@@ -30,56 +35,157 @@ from drive_unet import (
     PaintedStream,
     UNet,
     evaluate,
-    find_drive,
+    find_dataset,
     fit,
-    load_drive,
+    folds,
     painter,
     train,
 )
-from drive_unet.augmentation import RandomColour, RandomPatch
+from drive_unet.augmentation import RandomColour, RandomFocus, RandomLight, RandomPatch, training_transform
 from drive_unet.data.painted import painted_dataset
-from drive_unet.presets import choose_thresholds
+from drive_unet.preprocessing import Preprocessing
 from drive_unet.training.provenance import versions
+from drive_unet.training.thresholds import best_threshold
 
 WEIGHTS = Path(drive_unet.__file__).parent / "weights"
-WAYS = {"one pass": False, "four flips": True}
-GENUINE = {"default": "best", "fast": "laptop"}  # weights and the preset that trains them
-STEPS, REUSE = 3000, 64  # of the painted training; patches of each painted eye
-CHOOSING = range(150, 160)  # seeds of the eyes that the thresholds are chosen on
+TITLES = {"drive": "DRIVE", "hrf": "HRF"}
+TERMS = {
+    "drive": "DRIVE is for research and education, and so are these weights",
+    "hrf": "HRF is CC BY 4.0, its artery/vein labels are MIT: name both",
+}
+REUSE = 64  # patches of each eye of a stream
+BESIDE = range(1000, 1040)  # seeds of the eyes that stay beside genuine photographs
+CHOOSING = range(150, 160)  # seeds of the eyes that thresholds are chosen on where nothing genuine is learned
+FULL = {"stem": 1, "widths": (8, 16, 32, 48, 64)}  # full resolution
+COLOURS = RandomColour(gain=0.25, gamma=0.4, noise=0.03)
 
 
-def from_painted(seed: int, steps: int, run: Path) -> UNet:
-    """Train on painted eyes of every colour and sharpness, resuming where a run was stopped."""
-    photographs = PaintedStream(
-        -(-steps * 8 // REUSE),
-        seed=seed,
-        reuse=REUSE,
-        transform=v2.Compose(
-            [RandomPatch(256, exact=0.5, scale=(0.75, 1.35)), RandomColour(gain=0.25, gamma=0.4, noise=0.03)]
-        ),
-    )
-    torch.manual_seed(seed)
-    model = UNet()
-    result = fit(model, photographs, steps=steps, average=0.98, seed=seed, out=run, resume=True)
-    choosing = painted_dataset(CHOOSING)
-    choose_thresholds(model, choosing)
-    embedded = load_drive("embedded").test
-    scored = {way: evaluate(model, embedded, tta=tta).pooled for way, tta in WAYS.items()}
-    model.notes |= {
-        "data": f"{len(photographs)} painted photographs (painter {painter.VERSION}), no genuine one",
-        "threshold": f"best Dice on {len(CHOOSING)} other painted photographs",
-        "scores": {"photographs": "the 20 embedded test photographs", **scored},
-        "training": {"steps": steps, "seed": seed, "seconds": round(result.seconds)},
-        "terms": "MIT, as the package: no dataset's terms apply",
-    }
+@dataclass(frozen=True)
+class Recipe:
+    """What weights learn from, and how long.
+
+    Attributes:
+        steps: of eight patches of 256x256.
+        transform: of the photographs that patches are cut from.
+        network: arguments of the U-Net where it starts from random weights.
+        start: the recipe whose weights it starts from; None is random ones.
+        shares: how often each photograph of a camera comes in a round, by `TITLES`; the eyes of `BESIDE` come
+            once beside them. Nothing: a stream of eyes that are painted meanwhile.
+        preprocessing: the scales that it learns at.
+    """
+
+    steps: int
+    transform: v2.Compose
+    network: dict = field(default_factory=dict)
+    start: str | None = None
+    shares: dict[str, int] = field(default_factory=dict)
+    preprocessing: Preprocessing = Preprocessing()
+
+
+def cameras(widest: int, focus: float) -> v2.Compose:
+    """Patches as any camera could have taken them: size, sharpness, light, colours, noise."""
+    size = RandomPatch(256, exact=0.4, widths=(480, widest))
+    return v2.Compose([size, RandomFocus(share=focus), RandomLight(), COLOURS])
+
+
+RECIPES = {
+    "synthetic": Recipe(3000, v2.Compose([RandomPatch(256, exact=0.5, scale=(0.75, 1.35)), COLOURS])),
+    "start": Recipe(2500, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810)),
+    "drive": Recipe(2000, training_transform(), start="start", shares={"drive": 4}),
+    "default": Recipe(
+        6000,
+        cameras(1200, 0.3),
+        start="start",
+        shares={"drive": 5, "hrf": 3},
+        preprocessing=Preprocessing(finest=1080),
+    ),
+}
+
+
+def labelled(camera: str, options: argparse.Namespace) -> DRIVEDataset:
+    """All labelled photographs of one camera's copy."""
+    folder = getattr(options, camera)
+    if folder is None:
+        raise SystemExit(f"these weights learn from {TITLES[camera]}: name its folder with --{camera}")
+    copy = find_dataset(folder)
+    return DRIVEDataset.from_pairs([p for part in (copy.training, copy.test) for p in part if p.vessels])
+
+
+def first_weights(recipe: Recipe, options: argparse.Namespace) -> UNet:
+    """The network before its training; weights to start from are trained first where they are missing."""
+    if recipe.start is None:
+        torch.manual_seed(options.seed)
+        return UNet(**recipe.network)
+    file = options.runs / f"{recipe.start}.safetensors"
+    if not file.exists():
+        whole = argparse.Namespace(**vars(options) | {"steps": None, "without": None})
+        by_recipe(recipe.start, whole).save_pretrained(file, half=True)
+    model = UNet.from_pretrained(file)
+    model.notes = {"trained_on": model.notes["trained_on"]}
     return model
 
 
-def from_genuine(name: str, options: argparse.Namespace, run: Path) -> UNet:
+def by_recipe(name: str, options: argparse.Namespace) -> UNet:
+    """Train weights by their recipe, and choose their thresholds."""
+    recipe = RECIPES[name]
+    steps = options.steps or recipe.steps
+    model = first_weights(recipe, options)
+    model.preprocessing = recipe.preprocessing
+    learned, left_out = [], {}
+    for camera in recipe.shares:
+        everything = labelled(camera, options)
+        names, others = everything.names, []
+        if options.without is not None:
+            names, others = folds(everything.names)[options.without]
+        learned.append(everything.subset(names))
+        left_out[camera] = everything.subset(others)
+    if learned:
+        rounds = [
+            part for part, times in zip(learned, recipe.shares.values(), strict=True) for _ in range(times)
+        ]
+        photographs = sum([*rounds[1:], painted_dataset(BESIDE)], start=rounds[0])
+        choosing, where = learned, "the photographs learned from, the mean of what is best for each camera"
+        if options.without is not None:
+            choosing, where = list(left_out.values()), "the photographs left out"
+    else:
+        photographs = PaintedStream(-(-steps * 8 // REUSE), seed=options.seed, reuse=REUSE)
+        choosing, where = [painted_dataset(CHOOSING)], f"{len(CHOOSING)} other painted photographs"
+    photographs.transform = recipe.transform
+    run = options.runs / (name if options.without is None else f"{name}-without-{options.without}")
+    result = fit(model, photographs, steps=steps, average=0.98, seed=options.seed, out=run, resume=True)
+    for attribute, tta in (("threshold", True), ("threshold_single", False)):
+        # HRF's photographs have thirty times the pixels of DRIVE's: pooled, they alone would decide.
+        setattr(model, attribute, fmean(best_threshold(model, part, tta=tta)[1] for part in choosing))
+    sets = [
+        f"{len(part)} photographs of {TITLES[key]}" for key, part in zip(recipe.shares, learned, strict=True)
+    ]
+    eyes = len(BESIDE) if learned else len(photographs)
+    sets.append(f"{eyes} painted photographs (painter {painter.VERSION})")
+    first = f'first weights "{recipe.start}", from painted photographs' if recipe.start else "no genuine one"
+    model.notes["trained_on"]["source"] = (
+        " and ".join(TITLES[key] for key in recipe.shares) or "painted photographs"
+    )
+    model.notes |= {
+        "data": f"{', '.join(sets)}; {first}",
+        "threshold": f"best Dice on {where}",
+        "training": {"steps": steps, "seed": options.seed, "seconds": round(result.seconds)},
+        "terms": "; ".join(TERMS[key] for key in recipe.shares)
+        or "MIT, as the package: no dataset's terms apply",
+        "limits": "Not a medical device. It knows few cameras, and eyes that are healthy or mildly ill.",
+    }
+    for key, part in left_out.items():
+        for way, tta in {"one pass": False, "four flips": True}.items():
+            if len(part):
+                print(f"{TITLES[key]}, left out, {way}: {evaluate(model, part, tta=tta).pooled}", flush=True)
+    return model
+
+
+def by_preset(name: str, preset: str, options: argparse.Namespace) -> UNet:
     """Train by a preset on all labelled photographs of DRIVE."""
-    photographs = DRIVEDataset.from_pairs(find_drive(options.data).training)
-    preset = GENUINE[name]
-    model, result = train(preset, photographs, steps=options.steps, seed=options.seed, out=run, resume=True)
+    photographs = labelled("drive", options)
+    model, result = train(
+        preset, photographs, steps=options.steps, seed=options.seed, out=options.runs / name, resume=True
+    )
     model.notes["trained_on"]["source"] = "DRIVE"
     if options.threshold:
         model.threshold, model.threshold_single = options.threshold, options.threshold_single
@@ -91,44 +197,45 @@ def from_genuine(name: str, options: argparse.Namespace, run: Path) -> UNet:
         else "best Dice on the photographs learned from",
         "training": {
             "preset": preset,
-            "networks averaged": PRESETS[preset].members,
             "steps": len(result.history),
             "seed": options.seed,
             "seconds": round(result.seconds),
         },
-        "terms": "DRIVE is for research and education, and so are these weights",
+        "terms": TERMS["drive"],
+        "limits": "Not a medical device. It knows healthy and mildly diabetic eyes of one camera.",
     }
     return model
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=["synthetic", *GENUINE])
-    parser.add_argument("--data", help="a copy of DRIVE; by default $DRIVE_UNET_DATA")
-    parser.add_argument("--steps", type=int, help="another budget than the preset's")
+    parser.add_argument("name", choices=[*RECIPES, "fast"])
+    parser.add_argument("--drive", type=Path, help="a copy of DRIVE")
+    parser.add_argument("--hrf", type=Path, help="a copy of HRF")
+    parser.add_argument("--without", type=int, choices=range(5), help="the fold to be left out and scored")
+    parser.add_argument("--steps", type=int, help="another budget than the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")
-    parser.add_argument("--threshold", type=float, help="for four flips, from cross-validation")
-    parser.add_argument("--threshold-single", type=float, help="for one pass, from cross-validation")
-    parser.add_argument("--run", type=Path, help="folder of checkpoints, to resume a stopped training")
+    parser.add_argument("--threshold", type=float, help="of `fast`, for four flips, from cross-validation")
+    parser.add_argument(
+        "--threshold-single", type=float, help="of `fast`, for one pass, from cross-validation"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/weights"), help="folder of checkpoints")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     options = parser.parse_args()
     if (options.threshold is None) != (options.threshold_single is None):
         parser.error("--threshold and --threshold-single come together")
     if options.threads:
         torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as temporary:
-        run = options.run or Path(temporary)
-        if options.name == "synthetic":
-            model = from_painted(options.seed, options.steps or STEPS, run)
-        else:
-            model = from_genuine(options.name, options, run)
-    model.notes |= {
-        "limits": "Not a medical device. "
-        "It knows healthy and mildly diabetic eyes of one camera, or painted ones.",
-        "versions": versions(),
-    }
-    path = model.save_pretrained(options.out / f"{options.name}.safetensors", half=True)
+    model = (
+        by_preset(options.name, "laptop", options)
+        if options.name == "fast"
+        else by_recipe(options.name, options)
+    )
+    model.notes |= {"versions": versions()}
+    packaged = options.name != "start" and options.without is None
+    folder = options.out if packaged else options.runs
+    path = model.save_pretrained(folder / f"{options.name}.safetensors", half=True)
     print(
         f"written to {path}, {path.stat().st_size / 1e6:.2f} MB; "
         f"thresholds {model.threshold:.3f} with flips, {model.threshold_single:.3f} for one pass"

@@ -106,7 +106,8 @@ def test_packaged_weights_bring_all_that_is_needed_to_use_them(name):
     for threshold in (model.threshold, model.threshold_single):
         assert type(threshold) is float and 0.2 < threshold < 0.7
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
-    assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, surround=0.12)
+    scales = {"finest": 1080} if name == "default" else {"surround": 0.12}
+    assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, **scales)
     assert {"data", "threshold", "training", "terms", "limits", "versions", "trained_on"} <= set(model.notes)
     with torch.inference_mode():
         assert model(torch.rand(2, 3, 61, 45)).isfinite().all()
@@ -116,10 +117,16 @@ def test_packaged_weights_know_what_they_learned_from():
     for name in ("synthetic", "synthetic-2"):
         painted = UNet.from_pretrained(name).notes["trained_on"]
         assert not any(photograph.isdigit() for photograph in painted["names"])
-    for name in ("default", "fast"):
-        record = UNet.from_pretrained(name).notes["trained_on"]
-        assert record["source"] == "DRIVE" and record["names"] == [str(number) for number in range(21, 41)]
-        assert record["before"]["fingerprints"] == painted["fingerprints"]
+    drive = [str(number) for number in range(21, 41)]
+    record = UNet.from_pretrained("fast").notes["trained_on"]
+    assert record["source"] == "DRIVE" and record["names"] == drive
+    assert record["before"]["fingerprints"] == painted["fingerprints"]
+    record = UNet.from_pretrained("default").notes["trained_on"]
+    assert record["source"] == "DRIVE and HRF" and set(drive) < set(record["names"])
+    assert {f"{number:02}_{group}" for number in range(1, 11) for group in ("h", "dr", "g")} < set(
+        record["names"]
+    )
+    assert len(record["before"]["names"]) > 300, "the eyes of its first weights"
 
 
 def test_packaged_weights_are_small_and_the_default_is_taken_without_a_name():

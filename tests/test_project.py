@@ -281,12 +281,11 @@ def test_constraints_hold_a_release_that_pyproject_allows_of_each_dependency():
 
 def test_model_card_presets_and_weights_name_the_same_first_weights():
     card = text_of("drive_unet/weights/README.md")
-    for name, preset in {"default": "best", "fast": "laptop"}.items():
-        row = re.search(rf"^\| `{name}` \| (.*?) \|", card, re.MULTILINE).group(1)
-        notes = UNet.from_pretrained(name).notes
-        assert notes["training"]["preset"] == preset
-        assert f"`{PRESETS[preset].start}`" in row
-        assert f'first weights "{PRESETS[preset].start}"' in notes["data"]
+    row = re.search(r"^\| `fast` \| (.*?) \|", card, re.MULTILINE).group(1)
+    notes = UNet.from_pretrained("fast").notes
+    assert notes["training"]["preset"] == "laptop"
+    assert f"`{PRESETS['laptop'].start}`" in row
+    assert f'first weights "{PRESETS["laptop"].start}"' in notes["data"]
 
 
 def resolves(name):

@@ -1,0 +1,69 @@
+"""The script that makes the packaged weights: what it learns from, writes and says, in miniature."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+import train_weights
+from builders import write_drive
+from test_layouts import hrf
+
+from drive_unet import UNet
+from drive_unet.augmentation import training_transform
+from drive_unet.preprocessing import Preprocessing
+
+
+@pytest.fixture
+def miniature(monkeypatch):
+    """One step, tiny networks and patches, one painted eye each; photographs keep their own pixels."""
+    small = {"widths": (2, 3), "stem": 1}
+    for name, recipe in train_weights.RECIPES.items():
+        small_recipe = replace(recipe, steps=1, transform=training_transform(32), network=small)
+        monkeypatch.setitem(train_weights.RECIPES, name, small_recipe)
+    monkeypatch.setattr(train_weights, "BESIDE", range(1000, 1001))
+    monkeypatch.setattr(train_weights, "CHOOSING", range(150, 151))
+    monkeypatch.setattr(Preprocessing, "scale", lambda *_: 1.0)
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["train_weights.py", *map(str, words)])
+    train_weights.main()
+
+
+def test_default_learns_from_both_cameras_after_painted_eyes(miniature, monkeypatch, tmp_path, capsys):
+    drive, second = write_drive(tmp_path / "drive"), hrf(tmp_path / "hrf")
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    words = ("default", "--drive", drive, "--hrf", second, "--runs", runs, "--out", out)
+    run(monkeypatch, *words, "--without", 1)
+    shown = capsys.readouterr().out
+    assert "DRIVE, left out, one pass" in shown and "HRF, left out, four flips" in shown
+    assert not out.exists(), "weights that have not learned from everything are not packaged"
+    part = UNet.from_pretrained(runs / "default.safetensors")
+    start = (runs / "start.safetensors").read_bytes()
+
+    run(monkeypatch, *words)
+    assert (runs / "start.safetensors").read_bytes() == start, "first weights that are there are taken"
+    model = UNet.from_pretrained(out / "default.safetensors")
+    assert model.preprocessing == Preprocessing(finest=1080)
+    assert {"data", "threshold", "training", "terms", "limits", "versions"} <= set(model.notes)
+    record = model.notes["trained_on"]
+    assert record["source"] == "DRIVE and HRF"
+    assert set(part.notes["trained_on"]["fingerprints"]) < set(record["fingerprints"])
+    first = UNet.from_pretrained(runs / "start.safetensors").notes["trained_on"]
+    assert record["before"]["fingerprints"] == first["fingerprints"]
+    assert (
+        "DRIVE is for research and education" in model.notes["terms"] and "CC BY 4.0" in model.notes["terms"]
+    )
+
+
+def test_weights_from_painted_eyes_are_free_of_terms(miniature, monkeypatch, tmp_path):
+    run(monkeypatch, "synthetic", "--runs", tmp_path / "runs", "--out", tmp_path)
+    model = UNet.from_pretrained(tmp_path / "synthetic.safetensors")
+    assert model.notes["terms"].startswith("MIT") and "no genuine one" in model.notes["data"]
+
+
+def test_a_missing_copy_is_asked_for(miniature, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="name its folder with --drive"):
+        run(monkeypatch, "fast", "--runs", tmp_path)
