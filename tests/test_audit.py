@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from drive_unet.errors import DataError
 from drive_unet.evaluation import (
     Prediction,
     audit,
+    compare,
     details,
     differences,
     evaluate,
@@ -322,6 +324,14 @@ def test_a_report_is_one_file_that_needs_nothing_else(dataset, scored, audited, 
     assert text.count("<figure>") == NUMBER + 2 * 3  # a strip of all, and the three worst with their errors
     bare = evaluate([m > 2 for m in (v.astype(np.uint8) for v in dataset.vessels)], dataset, thorough=True)
     assert "<h2>Protocol" in report(tmp_path / "bare.html", bare, dataset).read_text(encoding="utf-8")
+
+
+def test_bins_of_unlike_width_do_not_forbid_a_comparison(scored):
+    finer, coarser = (replace(scored, name=str(error), binned=error) for error in (2e-5, 3e-4))
+    shown = str(compare([coarser, finer]))
+    assert "cannot be compared" not in shown and "[1]" not in shown
+    assert "within 3e-04" in shown and "within 2e-05" not in shown, "that of the least exact"
+    assert "within 2e-05" in finer.protocol
 
 
 def test_details_are_tables_that_say_what_is_missing(dataset, scored, maps):

@@ -81,15 +81,20 @@ class Evaluation:
 
     @property
     def conditions(self) -> str:
-        """The protocol without the threshold: what must be equal for two evaluations to be compared."""
+        """The protocol without the threshold, and how exact AUC and AP are."""
+        if self.binned is None:
+            return self.terms
+        return f"{self.terms}, AUC and AP from bins (AUC within {max(self.binned, 1e-7):.0e})"
+
+    @property
+    def terms(self) -> str:
+        """What must be equal for two evaluations to be compared: region, photographs, number of networks."""
         region = "Inside the field of view" if self.inside_fov else "On the whole frame"
         count = len(self.names)
         images = f"pixels pooled over {count} images" if count > 1 else "on 1 image"
         text = f"{region}, at native size, {images} ({_listed(self.names)}), clDice averaged over images"
         if self.members:
             text += f", mean of {len(self.members)} networks"
-        if self.binned is not None:
-            text += f", AUC and AP from bins (AUC within {max(self.binned, 1e-7):.0e})"
         return text
 
     @property
@@ -234,10 +239,14 @@ class Comparison:
         return html_table("", header, rows, notes)
 
     def _table(self) -> tuple[list[str], list[list[str]], list[str]]:
-        conditions = list(dict.fromkeys(evaluation.conditions for evaluation in self.evaluations))
+        # Of rows that may be compared, the note tells how far the least exact can be off.
+        coarsest = sorted(self.evaluations, key=lambda evaluation: evaluation.binned or 0)
+        note = {evaluation.terms: evaluation.conditions for evaluation in coarsest}
+        terms = list(dict.fromkeys(evaluation.terms for evaluation in self.evaluations))
+        conditions = [note[text] for text in terms]
         rows = []
         for evaluation in self.evaluations:
-            mark = f" [{conditions.index(evaluation.conditions) + 1}]" if len(conditions) > 1 else ""
+            mark = f" [{terms.index(evaluation.terms) + 1}]" if len(conditions) > 1 else ""
             threshold = "-" if evaluation.threshold is None else f"{evaluation.threshold:.3f}"
             numbers = (number(evaluation.pooled[key]) for key in SCORES)
             rows.append([evaluation.name + mark, *numbers, threshold])
