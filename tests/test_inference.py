@@ -1,5 +1,7 @@
 """From photographs to probabilities: kinds of input, flips, tiles, other cameras."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.data import retina
 
-from drive_unet.data import DRIVEDataset, load_drive, store
+from drive_unet.data import DRIVEDataset, load_drive
 from drive_unet.inference import Segmenter, predict, predict_all, predict_flips, segment
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
@@ -91,7 +93,8 @@ def test_predicting_changes_neither_mode_nor_transform(model, drive):
 
 
 def test_predicting_counts_no_grey_levels(drive, monkeypatch):
-    monkeypatch.setattr(store, "levels", lambda image, fov: pytest.fail("they are of use to patches only"))
+    levels = importlib.import_module("drive_unet.preprocessing.levels")  # the module, not the function
+    monkeypatch.setattr(levels, "levels", lambda image, fov: pytest.fail("they are of use to patches only"))
     test = DRIVEDataset.from_decoded("a", [drive.test.stored(0)])
     assert predict_all(UNet(widths=(4, 4)), test)[0].shape == (584, 565)
 

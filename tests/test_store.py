@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -206,13 +207,17 @@ def test_what_killed_processes_left_is_swept(large, own_cache):
 # ------------------------------------------------------------------------------------------- processes
 
 
-@pytest.mark.parametrize("computed", ["pixel_fingerprint", "levels"])
-def test_threads_do_not_wait_for_each_other(monkeypatch, computed):
+@pytest.mark.parametrize(
+    ("module", "computed"),
+    [("drive_unet.data.store", "pixel_fingerprint"), ("drive_unet.preprocessing.levels", "levels")],
+)
+def test_threads_do_not_wait_for_each_other(monkeypatch, module, computed):
     """Nor does a forked process, for a thread that it does not have."""
     image = torch.full((4, 5, 6), 1, dtype=torch.uint8)
     photographs = [store.InMemory(Decoded(image[:3], None, image[3:], None)) for _ in range(2)]
     both = threading.Barrier(2, timeout=20)  # which each passes only while the other computes too
-    monkeypatch.setattr(store, computed, lambda *arguments: both.wait() >= 0)
+    module = importlib.import_module(module)
+    monkeypatch.setattr(module, computed, lambda *arguments: both.wait() >= 0)
     name = "fingerprint" if computed == "pixel_fingerprint" else computed
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda photograph: getattr(photograph, name), photographs)) == [True, True]
