@@ -97,7 +97,7 @@ def test_weights_make_the_round_trip(model, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["best.safetensors"]
 
 
-PACKAGED = ("default", "fast", "synthetic", "synthetic-2")
+PACKAGED = ("default", "drive", "fast", "synthetic", "synthetic-2")
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -106,7 +106,7 @@ def test_packaged_weights_bring_all_that_is_needed_to_use_them(name):
     for threshold in (model.threshold, model.threshold_single):
         assert type(threshold) is float and 0.2 < threshold < 0.7
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
-    scales = {"finest": 1080} if name == "default" else {"surround": 0.12}
+    scales = {"default": {"finest": 1080}, "drive": {}}.get(name, {"surround": 0.12})
     assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, **scales)
     assert {"data", "threshold", "training", "terms", "limits", "versions", "trained_on"} <= set(model.notes)
     with torch.inference_mode():
@@ -121,6 +121,9 @@ def test_packaged_weights_know_what_they_learned_from():
     record = UNet.from_pretrained("fast").notes["trained_on"]
     assert record["source"] == "DRIVE" and record["names"] == drive
     assert record["before"]["fingerprints"] == painted["fingerprints"]
+    record = UNet.from_pretrained("drive").notes["trained_on"]
+    assert record["source"] == "DRIVE" and set(drive) < set(record["names"])
+    assert not any("_" in name for name in record["names"]), "no photograph of HRF"
     record = UNet.from_pretrained("default").notes["trained_on"]
     assert record["source"] == "DRIVE and HRF" and set(drive) < set(record["names"])
     assert {f"{number:02}_{group}" for number in range(1, 11) for group in ("h", "dr", "g")} < set(
