@@ -27,6 +27,7 @@ from records import RUNS
 from drive_unet import UNet, painter
 from drive_unet.commands.networks import fingerprint
 from drive_unet.data import DRIVEDataset, Sample, find_dataset
+from drive_unet.files import write_atomically
 from drive_unet.inference import Segmenter, predict_flips
 from drive_unet.measurement import (
     MEASURES,
@@ -210,9 +211,7 @@ def label_of(name: str, sample: Sample) -> tuple[dict, Trace]:
 
 
 def write(target: Path, record: dict) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix(".part").write_text(json.dumps(record))
-    target.with_suffix(".part").replace(target)
+    write_atomically(target, lambda file: file.write(json.dumps(record).encode()))
 
 
 def main(arguments: list[str] | None = None) -> None:

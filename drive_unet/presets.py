@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -163,10 +163,13 @@ def train(
     return model, replace(runs[0], seconds=seconds, folder=Path(out) if out else None)
 
 
-def choose_thresholds(model: UNet, photographs: DRIVEDataset) -> None:
-    """Set ``model.threshold`` and ``model.threshold_single`` to what gives the best pooled Dice there."""
-    model.threshold = best_threshold(model, photographs, tta=True)[1]
-    model.threshold_single = best_threshold(model, photographs, tta=False)[1]
+def choose_thresholds(model: UNet, *cameras: DRIVEDataset) -> None:
+    """Set ``model.threshold`` and ``model.threshold_single`` to what gives the best pooled Dice there.
+
+    Of several cameras it is the mean of what is best for each: pooled, the one with most pixels would decide.
+    """
+    model.threshold = fmean(best_threshold(model, part, tta=True)[1] for part in cameras)
+    model.threshold_single = fmean(best_threshold(model, part, tta=False)[1] for part in cameras)
 
 
 def fov_width(photographs: DRIVEDataset) -> int:

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from torchvision.transforms import v2
@@ -44,8 +43,8 @@ from drive_unet import (
 from drive_unet.augmentation import RandomColour, RandomFocus, RandomLight, RandomPatch, training_transform
 from drive_unet.data.painted import painted_dataset
 from drive_unet.preprocessing import Preprocessing
+from drive_unet.presets import choose_thresholds
 from drive_unet.training.provenance import versions
-from drive_unet.training.thresholds import best_threshold
 
 WEIGHTS = Path(drive_unet.__file__).parent / "weights"
 TITLES = {"drive": "DRIVE", "hrf": "HRF"}
@@ -153,9 +152,7 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
     photographs.transform = recipe.transform
     run = options.runs / (name if options.without is None else f"{name}-without-{options.without}")
     result = fit(model, photographs, steps=steps, average=0.98, seed=options.seed, out=run, resume=True)
-    for attribute, tta in (("threshold", True), ("threshold_single", False)):
-        # HRF's photographs have thirty times the pixels of DRIVE's: pooled, they alone would decide.
-        setattr(model, attribute, fmean(best_threshold(model, part, tta=tta)[1] for part in choosing))
+    choose_thresholds(model, *choosing)
     sets = [
         f"{len(part)} photographs of {TITLES[key]}" for key, part in zip(recipe.shares, learned, strict=True)
     ]
