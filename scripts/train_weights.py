@@ -98,6 +98,13 @@ RECIPES = {
         shares={"drive": 5, "hrf": 3},
         preprocessing=Preprocessing(finest=1080),
     ),
+    "open": Recipe(
+        3500,
+        cameras(1200, 0.3),
+        start="start",
+        shares={"hrf": 3},
+        preprocessing=Preprocessing(finest=1080),
+    ),
 }
 
 
