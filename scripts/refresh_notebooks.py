@@ -1,9 +1,10 @@
 """Execute the notebooks and write their outputs back, figures included, always on the embedded data.
 
-`python scripts/refresh_notebooks.py` runs all of them, `... 03 05` two. A cell keeps its old output where
-the new one says the same (measured numbers and durations masked as in the tests, figures within a few grey
-levels), so that a diff shows what changed; `--fresh` takes every new output. A notebook that fails or writes
-to stderr is left as it was. `--check` runs nothing and names the notebooks whose cells changed since.
+`python scripts/refresh_notebooks.py` runs all of them, `... 03 05` two. Where no cell's code changed since
+the last run, a cell keeps its old output if the new one says the same (measured numbers and durations masked
+as in the tests, figures within a few grey levels), so that a diff shows what changed; otherwise, and with
+`--fresh`, every new output is taken: no number of code that is gone. A notebook that fails or writes to
+stderr is left as it was. `--check` runs nothing and names the notebooks whose cells changed since.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def refresh(path: Path, timeout: int, fresh: bool) -> str:
                     f"{path.name}: left as it was, a cell wrote to stderr:\n{output.text}\nin\n{cell.source}"
                 )
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-    renewed = cells if fresh else keep_same_outputs(notebook, before)
+    renewed = cells if fresh or not is_executed(before) else keep_same_outputs(notebook, before)
     text = nbformat.writes(notebook) + "\n"
     beside = path.with_name(path.name + ".new")
     beside.write_text(text, encoding="utf-8", newline="\n")

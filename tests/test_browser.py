@@ -31,7 +31,7 @@ from drive_unet.data.reading import Decoded
 from drive_unet.evaluation import Prediction, audit, evaluate, evaluate_second_observer, report
 
 NOTEBOOK = ROOT / "notebooks" / "06_visualization.ipynb"
-PRESSES = 6
+PRESSES = 3
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

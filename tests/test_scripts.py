@@ -144,6 +144,8 @@ def test_refresh_executes_and_keeps_what_says_the_same(tmp_path):
     assert nbformat.read(path, as_version=4) == first
     first.cells[2].source += "  # changed"
     assert not refresh.is_executed(first)
+    nbformat.write(first, path)
+    assert "3 of 3 outputs new" in refresh.refresh(path, timeout=60, fresh=False), "no number of former code"
 
 
 @pytest.mark.parametrize("source", ["1 / 0", "import sys; print('careful', file=sys.stderr)"])

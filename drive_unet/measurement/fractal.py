@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+
 import numpy as np
 
 FINEST = 3  # pixels; smaller boxes see the pixels' own staircases
@@ -55,8 +58,12 @@ def box_counting_dimension(mask: np.ndarray, finest: float = FINEST, coarsest: f
 
 def _fewest(mask: np.ndarray, block: int) -> int:
     """The least number of blocks that are touched, over the ways to lay the grid."""
+    height, width = (side + block - 1 for side in mask.shape)
+    padded = np.pad(mask, block - 1)
+    rows = _either(padded[k : k + height] for k in range(block))
+    touched = _either(rows[:, k : k + width] for k in range(block))  # by the block that begins at each pixel
     return min(
-        int(_any(np.pad(mask, ((top, 0), (left, 0))), block).sum())
+        int(np.count_nonzero(touched[top::block, left::block]))
         for top in range(block)
         for left in range(block)
     )
@@ -64,6 +71,10 @@ def _fewest(mask: np.ndarray, block: int) -> int:
 
 def _any(mask: np.ndarray, block: int) -> np.ndarray:
     """Which blocks of so many pixels a side hold a true one."""
-    height, width = (-(-side // block) * block for side in mask.shape)
-    whole = np.pad(mask, ((0, height - mask.shape[0]), (0, width - mask.shape[1])))
-    return np.asarray(whole.reshape(height // block, block, width // block, block).any(axis=(1, 3)))
+    whole = np.pad(mask, [(0, -side % block) for side in mask.shape])
+    rows = _either(whole[k::block] for k in range(block))
+    return _either(rows[:, k::block] for k in range(block))
+
+
+def _either(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return reduce(np.logical_or, parts)
