@@ -26,6 +26,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = option.collectonly or option.usepdb or "PYTEST_XDIST_WORKER" in os.environ
     if everything and not alone and getattr(option, "numprocesses", 0) is None:
         option.numprocesses, option.dist = min(4, os.cpu_count() or 1), "loadscope"
+        option.loadscopereorder = False  # by the number of tests; the order of `pytest_collection_modifyitems`
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -42,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
         option.nbval_cell_timeout = CELL_TIMEOUT
     # Kernels inherit it: reading files takes long enough for a progress bar on a busy machine only.
     os.environ.setdefault("DRIVE_UNET_BAR_DELAY", "600")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no core waits at the end: browser, notebooks, command line."""
+    order = ("test_browser", ".ipynb", "test_cli", "test_distributed")
+    last = len(order)
+    items.sort(key=lambda item: next((i for i, part in enumerate(order) if part in item.path.name), last))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -241,6 +241,7 @@ def test_a_loss_that_is_no_number_in_one_process_ends_both(both):
         assert result["error"].startswith("the loss is nan at step 4")
 
 
+@pytest.mark.slow
 def test_after_one_was_killed_the_checkpoint_goes_on(both, folder, tmp_path):
     assert sorted(path.name for path in (folder / "killed").iterdir()) == ["best.safetensors", "last.pt"]
     unbroken = both[0]["usual"]["history"]
