@@ -26,7 +26,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = option.collectonly or option.usepdb or "PYTEST_XDIST_WORKER" in os.environ
     if everything and not alone and getattr(option, "numprocesses", 0) is None:
         option.numprocesses, option.dist = min(4, os.cpu_count() or 1), "loadscope"
-        option.loadscopereorder = False  # by the number of tests; the order of `pytest_collection_modifyitems`
+        option.loadscopereorder = False  # or it would undo the order of `pytest_collection_modifyitems`
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -4,17 +4,18 @@
     python scripts/train_weights.py fast --drive DRIVE --threshold .455 --threshold-single .444
     python scripts/train_weights.py drive --drive DRIVE
     python scripts/train_weights.py default --drive DRIVE --hrf HRF
+    python scripts/train_weights.py open --hrf HRF
 
 `synthetic` learns from eyes while they are painted, and takes its thresholds from ten others; no genuine
 pixel has a part in it. `fast` starts from the former ones, `synthetic-2`, and learns by the preset "laptop"
 from the 20 labelled photographs of DRIVE; its thresholds come from cross-validation, in which every
 photograph is predicted by a network that never saw it (`python benchmarks/cross_validate.py --data DRIVE
---preset laptop`). `drive` and `default` are networks at full resolution: one learns from DRIVE and painted
-eyes, the other from two cameras and painted eyes. The first weights of both, `start`, are trained from
-painted eyes alone before them, unless they lie in the folder of runs already.
+--preset laptop`). `drive`, `open` and `default` are networks at full resolution that learn from painted eyes
+beside DRIVE, HRF and both. Their first weights, `start`, are trained from painted eyes alone before them,
+unless they lie in the folder of runs already.
 
 A run that was stopped goes on at its last checkpoint. With `--without FOLD` the photographs of that fold, of
-five, of each camera are left out of `drive` or `default`: thresholds are then chosen and scores printed on
+five, of each camera are left out of these three: thresholds are then chosen and scores printed on
 them, and no packaged file is written. `drive_unet/weights/README.md` is the model card.
 """
 

@@ -58,6 +58,14 @@ def test_default_learns_from_both_cameras_after_painted_eyes(miniature, monkeypa
     )
 
 
+def test_open_learns_from_one_camera_without_the_terms_of_the_other(miniature, monkeypatch, tmp_path):
+    run(monkeypatch, "open", "--hrf", hrf(tmp_path / "hrf"), "--runs", tmp_path / "runs", "--out", tmp_path)
+    model = UNet.from_pretrained(tmp_path / "open.safetensors")
+    record = model.notes["trained_on"]
+    assert record["source"] == "HRF" and record["before"]["source"] == "painted photographs"
+    assert "DRIVE" not in model.notes["terms"] + model.notes["data"] and "CC BY 4.0" in model.notes["terms"]
+
+
 def test_weights_from_painted_eyes_are_free_of_terms(miniature, monkeypatch, tmp_path):
     run(monkeypatch, "synthetic", "--runs", tmp_path / "runs", "--out", tmp_path)
     model = UNet.from_pretrained(tmp_path / "synthetic.safetensors")
