@@ -207,6 +207,16 @@ def test_the_explorer_answers_the_keyboard(browser, lab, capsys):
         print("\nkey press to new picture, median of", PRESSES, "presses:", end=" ")
         print(", ".join(f"{name} {statistics.median(ms):.0f} ms" for name, ms in taken.items()))
     assert statistics.median([ms for each in taken.values() for ms in each]) < 5000
+
+    page.locator(".widget-checkbox", has_text="Measurements").locator("input").check()
+    table = page.locator(".widget-html table", has_text="tortuosity")
+    table.wait_for(timeout=60_000)
+    measured = table.inner_text()
+    press(page, sliders.nth(0), picture, "ArrowLeft", 1)
+    page.wait_for_function(
+        "before => document.querySelector('.widget-html table').innerText !== before", arg=measured
+    )
+    assert "vessel area density" in table.inner_text() and "label" in table.inner_text()
     page.close()
 
 
