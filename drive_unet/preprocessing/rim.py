@@ -64,7 +64,8 @@ class Rim:
         own = probability[self.ring]
         mean = np.bincount(self.place, own, minlength=self.size) / np.maximum(self.count, 1)
         strip = _filled(mean.reshape(-1, self.around), self.count.reshape(-1, self.around) > 0)
-        typical = ndimage.median_filter(strip, (1, int(_ARC * self.around) | 1), mode="wrap")
+        stretch = int(_ARC * self.around) | 1
+        typical = np.stack([ndimage.median_filter(row, stretch, mode="wrap") for row in strip])  # 1-D is fast
         doubt = (typical.ravel()[self.place] - _FLOOR).clip(0)
         belief[self.ring] = 1 - (doubt / np.maximum(own, 1e-6)).clip(0, 1)
 
