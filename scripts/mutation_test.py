@@ -195,7 +195,8 @@ def survives(name: str, source: str, seconds: float) -> tuple[bool, float]:
             import pytest
 
             sys.meta_path.insert(0, Finder(name.partition(":")[0], source))
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *TESTS[name]])
+            early = "ignore::pytest.PytestAssertRewriteWarning"  # of what was imported before the fork
+            code = pytest.main(["-x", "-q", "-W", early, "-p", "no:cacheprovider", *TESTS[name]])
         os._exit(int(code))
     while time.monotonic() - begun < seconds:
         done, status = os.waitpid(child, os.WNOHANG)
