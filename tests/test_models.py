@@ -97,7 +97,7 @@ def test_weights_make_the_round_trip(model, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["best.safetensors"]
 
 
-PACKAGED = ("default", "drive", "fast", "synthetic", "synthetic-2")
+PACKAGED = ("default", "drive", "fast", "open", "synthetic", "synthetic-2")
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -106,7 +106,7 @@ def test_packaged_weights_bring_all_that_is_needed_to_use_them(name):
     for threshold in (model.threshold, model.threshold_single):
         assert type(threshold) is float and 0.2 < threshold < 0.7
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
-    scales = {"default": {"finest": 1080}, "drive": {}}.get(name, {"surround": 0.12})
+    scales = {"default": {"finest": 1080}, "open": {"finest": 1080}, "drive": {}}.get(name, {"surround": 0.12})
     assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, **scales)
     assert {"data", "threshold", "training", "terms", "limits", "versions", "trained_on"} <= set(model.notes)
     with torch.inference_mode():
@@ -130,6 +130,9 @@ def test_packaged_weights_know_what_they_learned_from():
         record["names"]
     )
     assert len(record["before"]["names"]) > 300, "the eyes of its first weights"
+    known = UNet.from_pretrained("open").notes["trained_on"]
+    assert known["source"] == "HRF" and not set(drive) & set(known["names"]), "no photograph of DRIVE"
+    assert known["before"]["fingerprints"] == record["before"]["fingerprints"]
 
 
 def test_packaged_weights_are_small_and_the_default_is_taken_without_a_name():
