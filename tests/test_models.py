@@ -106,7 +106,8 @@ def test_packaged_weights_bring_all_that_is_needed_to_use_them(name):
     for threshold in (model.threshold, model.threshold_single):
         assert type(threshold) is float and 0.2 < threshold < 0.7
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
-    scales = {"default": {"finest": 1080}, "open": {"finest": 1080}, "drive": {}}.get(name, {"surround": 0.12})
+    two_cameras = {"finest": 1080}
+    scales = {"default": two_cameras, "open": two_cameras, "drive": {}}.get(name, {"surround": 0.12})
     assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, **scales)
     assert {"data", "threshold", "training", "terms", "limits", "versions", "trained_on"} <= set(model.notes)
     with torch.inference_mode():
