@@ -636,6 +636,8 @@ def test_the_two_eyes_of_a_person_stay_together(form, seed):
         assert [len(set(eyes) & set(held_out)) for _, held_out in splits].count(2) == 1
     with pytest.raises(ValueError, match=r"k=3 folds cannot be made of 4 photographs of 2 persons: choose k"):
         folds([eye for eyes in persons[:2] for eye in eyes], k=3)
+    with pytest.raises(ValueError, match="k=5 folds cannot be made of 4 photographs: choose k from 2 to 4"):
+        folds(["21", "22", "23", "24"], k=5)
     with pytest.raises(ValueError, match=r"of 2 photographs of 1 persons: add photographs of others"):
         folds(persons[0], k=2)
 

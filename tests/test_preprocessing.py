@@ -29,6 +29,7 @@ from drive_unet.preprocessing import (
     standardise,
     vanished_fraction,
 )
+from drive_unet.preprocessing.prepare import as_photograph, rescale_mask
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -416,3 +417,22 @@ def test_thin_vessels_vanish_and_thick_ones_stay():
     assert vanished_fraction(thin | thick, (584, 565)) == 0
     with pytest.raises(ValueError, match="voxels"):
         vanished_fraction(thin, of="voxels")
+
+
+def test_a_record_cannot_change_and_an_empty_field_is_left_at_its_scale():
+    record = Preprocessing()
+    with pytest.raises(AttributeError):
+        record.fov_width = 100
+    assert record.scale(np.zeros((50, 60), bool)) == 1.0
+
+
+def test_floats_that_were_bytes_are_the_same_bytes():
+    grey = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
+    np.testing.assert_array_equal(as_photograph(grey / 255), as_photograph(grey))
+
+
+def test_half_of_a_pixel_is_enough_for_a_mask():
+    stripes = np.zeros((40, 40), bool)
+    stripes[:, ::2] = True
+    assert rescale_mask(stripes, 0.5)[1:-1, 1:-1].all()
+    assert not rescale_mask(stripes & (np.arange(40) % 4 == 0), 0.5)[1:-1, 1:-1].all()
