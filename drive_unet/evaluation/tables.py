@@ -127,7 +127,7 @@ def details(result: Mapping[str, Any]) -> dict[str, Table]:
         rows = [[name, _cell(both["dice"][name]), _cell(both["kappa"][name])] for name in both["dice"]]
         rows.append(["missed where both observers see a vessel", _cell(both["share missed"]), "-"])
         rows.append(["called vessel where both see none", _cell(both["share called vessel"]), "-"])
-        note = "The last two rows are shares of the pixels on which both observers agree, in the field of view."
+        note = "The last two rows are shares of the pixels inside on which both observers agree."
         tables["observers"] = Table(["agreement of", "Dice, share", "kappa"], rows, [note])
     if gap := spread.get("difference"):
         rows = [
