@@ -19,6 +19,7 @@ from scipy.stats import t as student
 from drive_unet.data import DRIVEDataset
 from drive_unet.data.find import EMBEDDED, find_drive
 from drive_unet.errors import DataError
+from drive_unet.files import write_atomically
 from drive_unet.training.provenance import versions
 
 RUNS = Path(__file__).parent / "runs"
@@ -55,9 +56,7 @@ def once(target: Path, work: Callable[[], dict]) -> dict | None:
             return None
         claim.write_text(me)
     record = work() | {"hardware": hardware(), "versions": versions()}
-    unfinished = target.with_suffix(".part")
-    unfinished.write_text(json.dumps(record, indent=1))
-    unfinished.replace(target)
+    write_atomically(target, lambda file: file.write(json.dumps(record, indent=1).encode()))
     claim.unlink()
     return record
 
