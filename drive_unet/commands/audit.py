@@ -1,4 +1,4 @@
-"""Behind ``drive-unet audit``: one set of predictions by every habit in print, and what each adds."""
+"""Behind ``drive-unet audit``: one set of predictions by the usual habits, and what each adds."""
 
 from __future__ import annotations
 

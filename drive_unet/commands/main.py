@@ -239,7 +239,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _add_audit(commands: argparse._SubParsersAction) -> None:
     audit = commands.add_parser(
         "audit",
-        help="score predictions made with any program by every habit in print, and say what each adds",
+        help="score predictions made with any program by the usual habits, and say what each adds",
         description="Score one set of predictions inside the field of view and by the other ways that papers "
         "and repositories use: a verdict first, then a row each, what it adds to each score and why.",
     )

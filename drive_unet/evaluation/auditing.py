@@ -1,4 +1,4 @@
-"""One set of predictions scored by every habit in print: what each adds, and why."""
+"""One set of predictions scored by the usual habits: what each adds, and why."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def audit(
     guards: Sequence[Guard] = (),
     from_training: tuple[float, str] | None = None,
 ) -> Audit:
-    """Score one set of predictions by every habit in print.
+    """Score one set of predictions by the usual habits.
 
     Args:
         predictions: for each photograph in turn, at its native size.
@@ -196,7 +196,7 @@ def audit(
         Habit(
             "labels and scores sorted",
             _sorted_scores(evaluation),
-            "labels and scores are each sorted before they are compared, as one published repository does: "
+            "labels and scores are each sorted before they are compared (a mistake that is easily made): "
             "which pixel is which is lost, and coin flips score near 1.",
         ),
     ]
