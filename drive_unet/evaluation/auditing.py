@@ -114,6 +114,9 @@ class Audit:
         blocks += [f"Suspicious, {guard}" for guard in self.guards]
         return "\n\n".join([*blocks, *self.notes])
 
+    def __repr__(self) -> str:
+        return f"<Audit of {self.predictor} by {len(self.habits)} habits>"
+
     def _repr_html_(self) -> str:
         reasons = [f"{n}. {row.why}" for n, row in enumerate(self.habits, start=1)]
         return html_table(self.verdict, *self._table(), [*reasons, _MARK, self.protocol, *self.notes])
