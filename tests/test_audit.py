@@ -160,6 +160,14 @@ def test_the_verdict_comes_first_and_names_both_numbers(audited):
     assert all(habit["why"].endswith((".", ").")) for habit in written["rows"])
 
 
+def test_what_a_notebook_compares_of_an_audit_holds_no_measured_number(dataset, maps, scored, audited):
+    assert repr(audited) == f"<Audit of {scored.name} by {len(audited.habits)} habits>"
+    text = str(guards(evaluate([v.copy() for v in dataset.vessels], dataset), dataset, "DRIVE")[0])
+    assert "accuracy of 1.0000" in text and "a Dice of 1.0000 is above 0.840" in text, (
+        "what the sanitiser masks"
+    )
+
+
 def test_segmentations_are_audited_without_thresholds(dataset, maps):
     drawn = [values >= 0.4 for values in maps]
     scored = evaluate(drawn, dataset, thorough=True)
@@ -340,6 +348,11 @@ def test_details_are_tables_that_say_what_is_missing(dataset, scored, maps):
     agreement = everything["second_observer"]["agreement"]
     shown = tables["observers"]._repr_html_()
     assert f"<td>{agreement['share missed']:.4f}</td>" in shown
+    assert tables["observers"].header == ["agreement of", "Dice", "kappa", "share"]
+    kinds = ("breaks", "lost", "components")
+    counted = [row[1] for row in tables["vessels"].rows if row[0].startswith(kinds)]
+    assert len(counted) == 3 and all(len(cell.split(".")[1]) == 1 for cell in counted), "one digit, all alike"
+    assert all("Inside the field of view" in tables[name].notes[0] for name in ("vessels", "observers"))
     assert "ECE in 15 bins" in str(tables["probabilities"])
     assert [row[0] for row in tables["vessels"].rows][:2] == [
         "sensitivity, up to 2 px",

@@ -37,6 +37,8 @@ ELSEWHERE = "https://github.com/somebody/vessels"
         ("<td>.969 1</td><td>0.97 (+.0043)</td>", "<td>.971 .998</td><td>0.98 (-.0001)</td>"),
         ("Your .9872 is .9811:", "Your .9871 is .9812:"),
         ("Your AUC is .9811, and", "Your AUC is .9812, and"),
+        ("an accuracy of 0.9724 is above 0.960", "an accuracy of 0.9731 is above 0.960"),
+        ("and a Dice of 0.8855 is above 0.840", "and a Dice of 0.8861 is above 0.840"),
         ("best threshold on the test, 0.369 (!)", "best threshold on the test, 0.370 (!)"),
     ],
 )
@@ -61,6 +63,7 @@ def test_measured_numbers_and_durations_are_masked(one, other):
         ("≈ 0.8\n21", "≈ 0.8\n22"),
         ("uint8", "bool"),
         ("Your AUC is .9811, and", "Your Dice is .9811, and"),
+        ("a Dice of 0.8855 is above 0.840", "a Dice of 0.8855 is above 0.850"),
     ],
 )
 def test_exact_facts_are_not_masked(one, other):

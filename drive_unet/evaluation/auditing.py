@@ -108,14 +108,14 @@ class Audit:
             "notes": list(self.notes),
         }
 
-    def __repr__(self) -> str:
-        return f"<Audit of {self.predictor} by {len(self.habits)} habits>"
-
     def __str__(self) -> str:
         reasons = [f"{n}. {row.name}: {row.why}" for n, row in enumerate(self.habits, start=1)]
         blocks = [self.verdict, text_table(*self._table()), "\n".join(reasons), _MARK, self.protocol]
         blocks += [f"Suspicious, {guard}" for guard in self.guards]
         return "\n\n".join([*blocks, *self.notes])
+
+    def __repr__(self) -> str:
+        return f"<Audit of {self.predictor} by {len(self.habits)} habits>"
 
     def _repr_html_(self) -> str:
         reasons = [f"{n}. {row.why}" for n, row in enumerate(self.habits, start=1)]
@@ -199,7 +199,7 @@ def audit(
         Habit(
             "labels and scores sorted",
             _sorted_scores(evaluation),
-            "labels and scores are each sorted before they are compared, a mistake that is easily made: "
+            "labels and scores are each sorted before they are compared (a mistake that is easily made): "
             "which pixel is which is lost, and coin flips score near 1.",
         ),
     ]

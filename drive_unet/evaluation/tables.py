@@ -65,7 +65,7 @@ def html_table(caption: str, header: list[str], rows: list[list[str]], notes: li
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     below = "<br>".join(html.escape(note) for note in notes)
     table = f'<table class="scores">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f"{table}<p><small>{below}</small></p>"
+    return f"{table}<p><small>{below}</small></p>" if below else table
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,16 @@ def details(result: Mapping[str, Any]) -> dict[str, Table]:
     }
     if vessels := protocol.get("vessels"):
         rows = [
-            [name, _cell(value), span(*(spread.get(name) or (math.nan, math.nan)))]
+            [
+                name,
+                _cell(value, 1 if name.startswith(_COUNTS) else 4),
+                span(*(spread.get(name) or (math.nan, math.nan))),
+            ]
             for name, value in vessels.items()
             if not isinstance(value, (dict, list))
         ]
-        tables["vessels"] = Table(["vessels one by one", "", "[95 %]"], rows)
+        note = f"{_REGION}; widths in pixels of a field of view that is about 540 pixels wide."
+        tables["vessels"] = Table(["vessels one by one", "", "[95 %]"], rows, [note])
     if trust := protocol.get("calibration"):
         rows = [
             ["as they are", _cell(trust["ece"]), _cell(trust["brier"]), "-"],
@@ -124,11 +129,10 @@ def details(result: Mapping[str, Any]) -> dict[str, Table]:
             header, rows, [f"ECE in 15 bins of equal width; temperature {trust['temperature_from']}."]
         )
     if both := (result["second_observer"] or {}).get("agreement"):
-        rows = [[name, _cell(both["dice"][name]), _cell(both["kappa"][name])] for name in both["dice"]]
-        rows.append(["missed where both observers see a vessel", _cell(both["share missed"]), "-"])
-        rows.append(["called vessel where both see none", _cell(both["share called vessel"]), "-"])
-        note = "The last two rows are shares of the pixels inside on which both observers agree."
-        tables["observers"] = Table(["agreement of", "Dice, share", "kappa"], rows, [note])
+        rows = [[name, _cell(both["dice"][name]), _cell(both["kappa"][name]), "-"] for name in both["dice"]]
+        rows.append(["missed where both observers see a vessel", "-", "-", _cell(both["share missed"])])
+        rows.append(["called vessel where both see none", "-", "-", _cell(both["share called vessel"])])
+        tables["observers"] = Table(["agreement of", "Dice", "kappa", "share"], rows, [f"{_REGION}."])
     if gap := spread.get("difference"):
         rows = [
             [
@@ -148,5 +152,9 @@ def detail_tables(result: Mapping[str, Any]) -> str:
     return "\n\n".join(str(table) for table in details(result).values() if table.rows)
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+_REGION = "Inside the field of view, the pixels of all photographs counted together"
+_COUNTS = ("breaks", "lost", "components")  # these are no shares
+
+
+def _cell(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
