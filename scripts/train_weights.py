@@ -88,24 +88,17 @@ def cameras(widest: int, focus: float) -> v2.Compose:
     return v2.Compose([size, RandomFocus(share=focus), RandomLight(), COLOURS])
 
 
+MANY_SIZES = {  # fields of view from DRIVE's width to twice as wide
+    "transform": cameras(1200, 0.3),
+    "start": "start",
+    "preprocessing": Preprocessing(finest=1080),
+}
 RECIPES = {
     "synthetic": Recipe(3000, v2.Compose([RandomPatch(256, exact=0.5, scale=(0.75, 1.35)), COLOURS])),
     "start": Recipe(2500, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810)),
     "drive": Recipe(2000, training_transform(), start="start", shares={"drive": 4}),
-    "default": Recipe(
-        6000,
-        cameras(1200, 0.3),
-        start="start",
-        shares={"drive": 5, "hrf": 3},
-        preprocessing=Preprocessing(finest=1080),
-    ),
-    "open": Recipe(
-        3500,
-        cameras(1200, 0.3),
-        start="start",
-        shares={"hrf": 3},
-        preprocessing=Preprocessing(finest=1080),
-    ),
+    "default": Recipe(6000, shares={"drive": 5, "hrf": 3}, **MANY_SIZES),
+    "open": Recipe(3500, shares={"hrf": 3}, **MANY_SIZES),
 }
 
 

@@ -89,6 +89,10 @@ class Table:
         return html_table("", self.header, self.rows, self.notes)
 
 
+_REGION = "Inside the field of view, the pixels of all photographs counted together"
+_COUNTS = ("breaks", "lost", "components")  # these are no shares
+
+
 def details(result: Mapping[str, Any]) -> dict[str, Table]:
     """What lies beyond pixels, as tables.
 
@@ -150,10 +154,6 @@ def details(result: Mapping[str, Any]) -> dict[str, Table]:
 def detail_tables(result: Mapping[str, Any]) -> str:
     """The tables of `details` that have rows, as text."""
     return "\n\n".join(str(table) for table in details(result).values() if table.rows)
-
-
-_REGION = "Inside the field of view, the pixels of all photographs counted together"
-_COUNTS = ("breaks", "lost", "components")  # these are no shares
 
 
 def _cell(value: float | None, digits: int = 4) -> str:
