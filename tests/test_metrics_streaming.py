@@ -104,6 +104,23 @@ def test_edges_of_bins_separate_what_is_in_them(grid):
         assert (values >= edges[held]).sum() == (bins >= held).sum()
 
 
+@pytest.mark.parametrize("grid", [streaming.FINE, streaming.COARSE])
+def test_an_edge_is_the_smallest_float32_of_its_bin(grid):
+    edges = grid.lower_edges().astype(np.float32)
+    numbers = np.arange(grid.bins)
+    filled = np.r_[edges[:-1] < edges[1:], True]  # next to 1 some bins hold no float32 at all
+    assert (grid.of(edges)[filled] == numbers[filled]).all()
+    assert (grid.of(np.nextafter(edges[1:], np.float32(-1))) < numbers[1:]).all()
+    assert grid.of(np.array([0.5]))[0] == grid.half and filled[grid.half]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, np.float32(1) - np.float32(2**-24)])
+def test_a_bin_of_one_value_adds_nothing_to_the_error(value):
+    counts = PixelCounts()
+    counts.update(np.full((1, 6), value, np.float32), np.arange(6)[None] % 2 == 0)
+    assert counts.error == 0 and counts.auc() == 0.5
+
+
 def test_nothing_to_measure_is_nan():
     counts = PixelCounts()
     assert np.isnan(counts.auc()) and np.isnan(counts.average_precision()) and np.isnan(counts.error)

@@ -10,10 +10,10 @@ from PIL import Image
 
 from drive_unet import DataError, assess
 from drive_unet.painter.painting import paint
-from drive_unet.preprocessing.quality import NO_FUNDUS
+from drive_unet.preprocessing.quality import BLURRED, BRIGHT, CUT_OFF, DARK, NO_FUNDUS, Quality
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from quality import spoiled
+from quality import Judged, chosen, limit, spoiled
 
 RETINA = np.asarray(Image.fromarray(skimage.data.retina()).reduce(3))
 
@@ -51,3 +51,28 @@ def test_the_size_of_a_photograph_does_not_matter():
     for width in (200, 1500):
         image = Image.fromarray(RETINA).resize((width, width))
         assert assess(np.asarray(image)).good
+
+
+def test_a_limit_lies_amid_the_widest_gap_with_fewest_errors():
+    sound, bad = np.array([0.5, 0.6, 0.9]), np.array([0.1, 0.3])
+    assert limit(sound, bad) == pytest.approx(0.4) == -limit(-sound, -bad)
+    assert limit(np.array([0.2, 0.5, 0.6]), np.array([0.1, 0.3])) == pytest.approx(
+        0.4
+    )  # one on the wrong side
+
+
+def test_limits_are_chosen_on_the_first_half_alone():
+    sound = {"complete": 0.8, "sharpness": 0.6, "highlights": 0.9, "glare": 0.4, "full": 0.1}
+    spoiled_by = {"complete": (CUT_OFF, "left half missing", 0.4), "sharpness": (BLURRED, "blurred", 0.2)}
+    spoiled_by |= {"highlights": (DARK, "a quarter of the light", 0.5)}
+    spoiled_by |= {
+        "glare": (BRIGHT, "four times the light", 0.6),
+        "full": (BRIGHT, "four times the values", 1.0),
+    }
+    records = [Judged(0, "eye", "as it is", "", Quality((), sound))]
+    for measure, (reason, what, value) in spoiled_by.items():
+        records.append(Judged(0, "eye", what, reason, Quality((reason,), sound | {measure: value})))
+    expected = {"complete": 0.6, "sharpness": 0.4, "highlights": 0.7, "glare": 0.5, "full": 0.55}
+    assert chosen(records) == pytest.approx(expected)
+    others = [row._replace(half=1, verdict=Quality((), dict.fromkeys(sound, 9.0))) for row in records]
+    assert chosen(records + others) == chosen(records)
