@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import types
 from dataclasses import fields, replace
@@ -11,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from builders import SIZE, write_drive
+from builders import SIZE, disc, write_drive
 from repository import ROOT
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
@@ -20,6 +21,7 @@ from torchvision.transforms import v2
 from drive_unet import PRESETS, ArticleNet, UNet
 from drive_unet.data import DRIVEDataset, Sample
 from drive_unet.data.find import find_drive
+from drive_unet.metrics import scores
 from drive_unet.preprocessing import Preprocessing
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -289,3 +291,59 @@ def test_the_articles_accuracy_of_a_label_that_the_squash_makes_grey(benchmark_n
     black = [[False] * 512] * 512
     for mask, expected in ((half, (0.0, 0.0)), (black, (1.0, 1.0))):
         assert benchmark_named("labels").article_accuracy([np.array(mask)]) == expected
+
+
+# ---------------------------------------------------------------------- cameras, and manual labels
+
+
+def test_thresholds_and_temperatures_are_taken_from_the_other_camera(
+    benchmark_named, copy, tmp_path, capsys, monkeypatch
+):
+    calibration = benchmark_named("calibration")
+    monkeypatch.setattr(calibration, "RUNS", tmp_path / "runs")
+    other = write_drive(tmp_path / "other", suffix=".png")
+    model = UNet(widths=(4, 6))
+    model.preprocessing = Preprocessing(tolerance=100)
+    file = model.save_pretrained(tmp_path / "small.safetensors")
+    command = ["--weights", str(file), "--data", str(copy), str(other)]
+    calibration.main(command)
+    table = capsys.readouterr().out
+    first, second = (line.split(" | ") for line in table.splitlines()[2:])
+    assert (first[1], first[2]) == (second[2], second[1])
+    (here, at), (_, elsewhere) = (first[5].strip("()").split(" at "), second[4].split(" at "))
+    assert at == elsewhere, "best for the first is what the second is cut at"
+    own = calibration.counted(str(file), DRIVEDataset.from_pairs(find_drive(copy).training))
+    assert float(here) == pytest.approx(calibration.dice(own, own.choose_threshold()), abs=1e-4)
+    assert calibration.error(own, calibration.temperature(own)) < calibration.error(own)
+    monkeypatch.setattr(calibration, "predict_all", None)  # a second time predicts nothing
+    calibration.main(command)
+    assert capsys.readouterr().out == table
+
+
+def test_dice_and_error_from_bins_are_the_exact_ones(benchmark_named):
+    calibration = benchmark_named("calibration")
+    rng = np.random.default_rng(0)
+    probability, vessels = rng.random((1, 5000), np.float32), rng.random((1, 5000)) < 0.2
+    counts = calibration.PixelCounts()
+    counts.update(probability, vessels)
+    for threshold in (0.25, 0.5, 0.9):
+        exact = scores(probability >= threshold, vessels)["Dice"]
+        assert calibration.dice(counts, threshold) == pytest.approx(exact, abs=2e-3)
+    exact = calibration.calibration(probability.ravel(), vessels.ravel()).ece
+    assert calibration.error(counts) == pytest.approx(exact, abs=1e-4)
+
+
+def test_measurements_are_compared_with_manual_labels(benchmark_named, copy, tmp_path, capsys, monkeypatch):
+    measurements = benchmark_named("measurements")
+    monkeypatch.setattr(measurements, "RUNS", tmp_path)
+    command = ["--weights", "fast", "--labelled", str(copy), "--photographs", "21", "22", "23"]
+    measurements.main(command)
+    printed = capsys.readouterr().out
+    assert "Manual label against the photograph, weights `fast`, 3 photographs:" in printed
+    record = json.loads((tmp_path / "measurements" / "labelled-22-fast-.json").read_text())
+    vessels = DRIVEDataset.from_pairs(find_drive(copy).training).subset(["22"]).vessels[0]
+    assert record["label"]["whole"]["area_density"] == pytest.approx(vessels.sum() / disc().sum(), abs=1e-3)
+    assert len(record["widths"]) == 2 and 0 <= record["both"] <= 1
+    monkeypatch.setattr(measurements, "Segmenter", None)  # a second time predicts nothing
+    measurements.main(command)
+    assert capsys.readouterr().out == printed
