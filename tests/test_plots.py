@@ -285,7 +285,7 @@ def test_intervals_of_too_few_photographs_are_not_shown():
     assert finding(figure) == "Dice: gained +0.0123"
     assert figure.axes[0].get_xlabel() == "gained, of too few photographs for intervals"
     figure = plots.plot_intervals({"U-Net": (0.8, 0.7, 0.9)})
-    assert finding(figure) == "U-Net: Dice 0.800, with other photographs 0.700 to 0.900"
+    assert finding(figure) == "U-Net: Dice 0.800, 95 % interval 0.700 to 0.900"
     assert "95 %" in figure.axes[0].get_xlabel()
 
 

@@ -282,7 +282,7 @@ def plot_intervals(
     form = "{:+.4f}" if zero else "{:.3f}"
     if title is None:
         title = f"{first}: {metric} {form.format(value)}"
-        title += f", with other photographs {form.format(low)} to {form.format(high)}" if low == low else ""
+        title += f", 95 % interval {form.format(low)} to {form.format(high)}" if low == low else ""
     figure, axes = new_figure((WIDTH, 1.4 + 0.5 * len(scores)), title)
     ax = axes[0][0]
     for row, ((value, low, high), colour) in enumerate(zip(ends.values(), LINES * 9, strict=False)):
