@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -410,6 +411,29 @@ def test_processes_share_the_photographs(predict, eyes, tmp_path, monkeypatch):
         names.append({name for name in pictures(tmp_path / "out") if "vessels" in name})
     assert names == [{"eye 1_vessels.png"}, {f"eye {number}_vessels.png" for number in range(3)}]
     assert len(rows(tmp_path / "out")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the launcher needs POSIX")
+def test_two_processes_of_a_launcher_predict_no_photograph_twice(weights, eyes, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [
+        "-m",
+        "drive_unet",
+        "predict",
+        str(eyes),
+        "--out",
+        str(tmp_path / "out"),
+        "--weights",
+        str(weights),
+    ]
+    alone = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run([*launcher, *words], env=alone, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    for number in range(3):
+        assert ended.stdout.count(f"eye {number}_vessels.png") == 1
+    assert "3 of 3 photographs are predicted" in ended.stdout
+    assert {row["status"] for row in rows(tmp_path / "out").values()} == {"done"}
 
 
 @pytest.mark.parametrize("words", ["train --out runs", "evaluate", "demo --out demo"])
