@@ -53,6 +53,11 @@ TERMS = {
     "drive": "DRIVE is for research and education, and so are these weights",
     "hrf": "HRF is CC BY 4.0, its artery/vein labels are MIT: name both",
 }
+EYES = {
+    "drive": "healthy and mildly diabetic eyes of DRIVE's camera",
+    "hrf": "eyes of HRF's camera that are healthy or have diabetic retinopathy or glaucoma",
+    "painted": "painted eyes only",
+}
 REUSE = 64  # patches of each eye of a stream
 BESIDE = range(1000, 1040)  # seeds of the eyes that stay beside genuine photographs
 CHOOSING = range(150, 160)  # seeds of the eyes that thresholds are chosen on where nothing genuine is learned
@@ -103,12 +108,15 @@ RECIPES = {
 
 
 def labelled(camera: str, options: argparse.Namespace) -> DRIVEDataset:
-    """All labelled photographs of one camera's copy."""
+    """The labelled photographs of one camera's copy; of HRF 01 to 10 of each group."""
     folder = getattr(options, camera)
     if folder is None:
         raise SystemExit(f"these weights learn from {TITLES[camera]}: name its folder with --{camera}")
     copy = find_dataset(folder)
-    return DRIVEDataset.from_pairs([p for part in (copy.training, copy.test) for p in part if p.vessels])
+    pairs = [pair for part in (copy.training, copy.test) for pair in part if pair.vessels]
+    if camera == "hrf":  # 11 to 15 of each group are for scoring
+        pairs = [pair for pair in pairs if int(pair.name[:2]) <= 10]
+    return DRIVEDataset.from_pairs(pairs)
 
 
 def first_weights(recipe: Recipe, options: argparse.Namespace) -> UNet:
@@ -169,6 +177,7 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
     eyes = len(BESIDE) if learned else len(photographs)
     sets.append(f"{eyes} painted photographs (painter {painter.VERSION})")
     first = f'first weights "{recipe.start}", from painted photographs' if recipe.start else "no genuine one"
+    known = " and ".join(EYES[key] for key in recipe.shares or ["painted"])
     model.notes["trained_on"]["source"] = (
         " and ".join(TITLES[key] for key in recipe.shares) or "painted photographs"
     )
@@ -183,7 +192,7 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
         },
         "terms": "; ".join(TERMS[key] for key in recipe.shares)
         or "MIT, as the package: no dataset's terms apply",
-        "limits": "Not a medical device. It knows few cameras, and eyes that are healthy or mildly ill.",
+        "limits": f"Not a medical device. It knows {known}.",
     }
     for key, part in left_out.items():
         for way, tta in {"one pass": False, "four flips": True}.items():

@@ -258,9 +258,9 @@ def test_00_3_an_accuracy_inside_the_field_of_view(capsys):
 
 
 def test_04_1_the_price_of_not_knowing(capsys):
-    for right in (0.69, 0.6931):
+    for right in (0.562, 0.5623):
         assert verdict_on(capsys, "04-1", right) == "Right."
-    for wrong in (0.5, 1, 0.3):
+    for wrong in (0.69, 0.25, 0.36, 1):
         assert verdict_on(capsys, "04-1", wrong).startswith("Not yet: Hint")
 
 

@@ -200,7 +200,7 @@ def audit(
             "labels and scores sorted",
             _sorted_scores(evaluation),
             "labels and scores are each sorted before they are compared (a mistake that is easily made): "
-            "which pixel is which is lost, and coin flips score near 1.",
+            "which pixel is which is lost, and the AUC of random numbers is near 1.",
         ),
     ]
     notes = []

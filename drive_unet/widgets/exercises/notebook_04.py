@@ -35,7 +35,10 @@ def _focal(function) -> bool | str:
 
 
 EXERCISES = {
-    "04-1": Exercise(near(math.log(2), 0.005), "sigmoid(0) is one half, and the charge is -log of it"),
+    "04-1": Exercise(
+        near(-(math.log(0.25) + 3 * math.log(0.75)) / 4, 0.002),
+        "the charge is -log of what the right answer was given: p for vessel, 1 - p elsewhere; then the mean",
+    ),
     "04-2": Exercise(_focal, "q is sigmoid(logits) where there is a vessel, sigmoid(-logits) elsewhere"),
     "04-3": Exercise(
         lambda rate: 2e-3 <= rate <= 6e-2,
