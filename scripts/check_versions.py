@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("tests", "-q")
+OLDER = ("-W", "default")  # what older releases warn of each other's newer ones is no error of ours
 SETS = ("lowest", "newest", "colab")
 
 # What Colab had installed in August 2026, as its public image listed it; `pip list` there tells the present.
@@ -94,7 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
         key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV"}
     }
     folder = ROOT / f".venv-{options.versions}"
-    test = [str(interpreter_of(folder)), "-m", "pytest", *(options.tests or TESTS)]
+    tests = options.tests or [*TESTS, *(() if options.versions == "newest" else OLDER)]
+    test = [str(interpreter_of(folder)), "-m", "pytest", *tests]
     for command in [*commands(uv, options.versions, project, folder, options.keep), test]:
         print("$", *command, flush=True)
         status = subprocess.run(command, cwd=ROOT, env=environment).returncode
