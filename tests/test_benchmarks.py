@@ -302,6 +302,7 @@ def test_thresholds_and_temperatures_are_taken_from_the_other_camera(
     calibration = benchmark_named("calibration")
     monkeypatch.setattr(calibration, "RUNS", tmp_path / "runs")
     other = write_drive(tmp_path / "other", suffix=".png")
+    torch.manual_seed(0)
     model = UNet(widths=(4, 6))
     model.preprocessing = Preprocessing(tolerance=100)
     file = model.save_pretrained(tmp_path / "small.safetensors")
@@ -314,7 +315,6 @@ def test_thresholds_and_temperatures_are_taken_from_the_other_camera(
     assert at == elsewhere, "best for the first is what the second is cut at"
     own = calibration.counted(str(file), DRIVEDataset.from_pairs(find_drive(copy).training))
     assert float(here) == pytest.approx(calibration.dice(own, own.choose_threshold()), abs=1e-4)
-    assert calibration.error(own, calibration.temperature(own)) < calibration.error(own)
     monkeypatch.setattr(calibration, "predict_all", None)  # a second time predicts nothing
     calibration.main(command)
     assert capsys.readouterr().out == table
@@ -331,6 +331,12 @@ def test_dice_and_error_from_bins_are_the_exact_ones(benchmark_named):
         assert calibration.dice(counts, threshold) == pytest.approx(exact, abs=2e-3)
     exact = calibration.calibration(probability.ravel(), vessels.ravel()).ece
     assert calibration.error(counts) == pytest.approx(exact, abs=1e-4)
+    sure = calibration.PixelCounts()  # twice as sure as it may be
+    sure.update(
+        calibration.tempered(probability, 0.5).astype(np.float32), rng.random((1, 5000)) < probability
+    )
+    assert calibration.temperature(sure) == pytest.approx(2, abs=0.1)
+    assert calibration.error(sure, calibration.temperature(sure)) < calibration.error(sure) / 3
 
 
 def test_measurements_are_compared_with_manual_labels(benchmark_named, copy, tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 from skimage.morphology import skeletonize
@@ -131,6 +132,16 @@ def _chains(first: np.ndarray, second: np.ndarray, count: int) -> list[list[int]
     return chains
 
 
+def _groups(first: ArrayLike, second: ArrayLike, count: int) -> tuple[int, np.ndarray]:
+    """How many groups these pairs make of so many things, and the group of each, (count,) int."""
+    ends = (
+        np.asarray(first, np.int32),
+        np.asarray(second, np.int32),
+    )  # longer ones are too long for SciPy 1.11
+    pairs = sparse.coo_array((np.ones(len(ends[0])), ends), (count, count))
+    return connected_components(pairs, directed=False)
+
+
 def _graph(skeleton: np.ndarray, distance: np.ndarray) -> Graph:
     rows, columns = np.nonzero(skeleton)
     count = len(rows)
@@ -140,8 +151,7 @@ def _graph(skeleton: np.ndarray, distance: np.ndarray) -> Graph:
     places = np.stack([rows, columns], 1).astype(float)
 
     together = junction[first] & junction[second]
-    pairs = sparse.coo_array((np.ones(together.sum()), (first[together], second[together])), (count, count))
-    cluster = connected_components(pairs, directed=False)[1]
+    cluster = _groups(first[together], second[together], count)[1]
     names, node = np.unique(cluster[junction], return_inverse=True)
     node_of = np.full(count, -1)
     node_of[junction] = node.ravel()
@@ -227,8 +237,7 @@ def _crossings_joined(graph: Graph) -> Graph:
     if not bridges:
         return graph
     count = len(graph.nodes)
-    pairs = sparse.coo_array((np.ones(len(first)), (first, second)), (count, count))
-    groups, group = connected_components(pairs, directed=False)
+    groups, group = _groups(first, second, count)
     size = np.bincount(group, minlength=groups)
     nodes = np.stack([np.bincount(group, graph.nodes[:, axis], groups) / size for axis in (0, 1)], 1)
     radius = np.zeros(groups)
