@@ -167,8 +167,9 @@ def packaged_calibration(weights: str | None = None) -> dict[str, dict[str, tupl
 
 
 def save_calibration(calibrations: Mapping[str, Calibration]) -> Path:
-    """Write the packaged factors, by the name of the weights; the file's path."""
+    """Write packaged factors, by the name of the weights, beside those of other weights; the file's path."""
     path = Path(str(resources.files("drive_unet.measurement").joinpath(PACKAGED)))
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     rounded = {
         name: {
             region: {key: [round(low, 3), round(high, 3)] for key, (low, high) in values.items()}
@@ -176,5 +177,5 @@ def save_calibration(calibrations: Mapping[str, Calibration]) -> Path:
         }
         for name, factors in calibrations.items()
     }
-    path.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(kept | rounded, indent=1) + "\n", encoding="utf-8")
     return path
