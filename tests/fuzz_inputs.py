@@ -8,6 +8,7 @@ it. What breaks is written into the folder `--keep`.
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import json
 import os
@@ -233,7 +234,13 @@ def guided(minutes: float, keep: Path) -> None:
         if content:
             read_picture(content[1:], known[content[0] % len(known)][0], folder)
 
-    atheris.instrument_func(read_picture)
+    Image.init()  # all of its readers
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("PIL.", "drive_unet.data", "drive_unet.preprocessing")) or name == __name__:
+            for part in vars(module).values():
+                functions = vars(part).values() if inspect.isclass(part) else [part]
+                for function in filter(inspect.isfunction, functions):
+                    atheris.instrument_func(function)
     options = [f"-max_total_time={int(60 * minutes)}", "-timeout=20", "-rss_limit_mb=6000", "-max_len=8192"]
     atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={keep}/", str(seeds)], one)
     atheris.Fuzz()
