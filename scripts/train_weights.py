@@ -77,6 +77,8 @@ class Recipe:
         shares: how often each photograph of a camera comes in a round, by `TITLES`; the eyes of `BESIDE` come
             once beside them. Nothing: a stream of eyes that are painted meanwhile.
         preprocessing: the scales that it learns at.
+        precision: of the convolutions: "bf16" takes half the time on processors that have it, and more on
+            others.
     """
 
     steps: int
@@ -85,6 +87,7 @@ class Recipe:
     start: str | None = None
     shares: dict[str, int] = field(default_factory=dict)
     preprocessing: Preprocessing = Preprocessing()
+    precision: str = "no"
 
 
 def cameras(widest: int, focus: float) -> v2.Compose:
@@ -101,7 +104,7 @@ MANY_SIZES = {  # fields of view from DRIVE's width to twice as wide
 RECIPES = {
     "synthetic": Recipe(3000, v2.Compose([RandomPatch(256, exact=0.5, scale=(0.75, 1.35)), COLOURS])),
     "start": Recipe(2500, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810)),
-    "drive": Recipe(2000, training_transform(), start="start", shares={"drive": 4}),
+    "drive": Recipe(6000, training_transform(), start="start", shares={"drive": 4}, precision="bf16"),
     "default": Recipe(6000, shares={"drive": 5, "hrf": 3}, **MANY_SIZES),
     "open": Recipe(3500, shares={"hrf": 3}, **MANY_SIZES),
 }
@@ -126,7 +129,7 @@ def first_weights(recipe: Recipe, options: argparse.Namespace) -> UNet:
         return UNet(**recipe.network)
     file = options.runs / f"{recipe.start}.safetensors"
     if not file.exists():
-        whole = argparse.Namespace(**vars(options) | {"steps": None, "without": None})
+        whole = argparse.Namespace(**vars(options) | {"steps": None, "without": None, "precision": None})
         by_recipe(recipe.start, whole).save_pretrained(file, half=True)
     model = UNet.from_pretrained(file)
     model.notes = {"trained_on": model.notes["trained_on"]}
@@ -136,7 +139,7 @@ def first_weights(recipe: Recipe, options: argparse.Namespace) -> UNet:
 def by_recipe(name: str, options: argparse.Namespace) -> UNet:
     """Train weights by their recipe, and choose their thresholds."""
     recipe = RECIPES[name]
-    steps = options.steps or recipe.steps
+    steps, precision = options.steps or recipe.steps, options.precision or recipe.precision
     model = first_weights(recipe, options)
     model.preprocessing = recipe.preprocessing
     learned, left_out = [], {}
@@ -168,7 +171,7 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
         seed=options.seed,
         out=run,
         resume=True,
-        mixed_precision=options.precision,
+        mixed_precision=precision,
     )
     choose_thresholds(model, *choosing)
     sets = [
@@ -187,7 +190,7 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
         "training": {
             "steps": steps,
             "seed": options.seed,
-            "precision": options.precision or "no",
+            "precision": precision,
             "seconds": round(result.seconds),
         },
         "terms": "; ".join(TERMS[key] for key in recipe.shares)
@@ -237,11 +240,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="another budget than the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")
-    parser.add_argument(
-        "--precision",
-        choices=["no", "bf16"],
-        help="of the convolutions in training: bf16 halves the time on processors that have it",
-    )
+    parser.add_argument("--precision", choices=["no", "bf16"], help="another one than the recipe's")
     parser.add_argument("--threshold", type=float, help="of `fast`, for four flips, from cross-validation")
     parser.add_argument(
         "--threshold-single", type=float, help="of `fast`, for one pass, from cross-validation"
