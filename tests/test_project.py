@@ -25,6 +25,7 @@ from rewrite_addresses import main as rewrite_addresses
 
 import drive_unet
 from drive_unet import PRESETS, UNet
+from drive_unet.commands.main import main
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 START = (
@@ -312,3 +313,14 @@ def test_dotted_names_of_the_package_lead_somewhere_in_every_text():
                 names.setdefault(name, path.relative_to(ROOT).as_posix())
     assert len(names) > 30
     assert {name: path for name, path in names.items() if not resolves(name)} == {}
+
+
+@pytest.mark.slow
+def test_readme_tells_what_the_command_prints_for_painted_photographs(capsys):
+    row = next(
+        line for line in text_of("README.md").splitlines() if "--data embedded --weights synthetic" in line
+    )
+    told = [float(cell) for cell in row.split("|")[3:8]]
+    main(["evaluate", "--data", "embedded", "--weights", "synthetic", "--tta", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert told == [round(printed[score], 3) for score in ("auc", "ap", "dice", "mcc", "cldice")]
