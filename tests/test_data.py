@@ -37,7 +37,7 @@ from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, Sample, collate, folds, load_drive, read_image, read_mask
 from drive_unet.data.painted import painted_dataset
-from drive_unet.data.pairing import match, pair_folders
+from drive_unet.data.pairing import folders, images, match, pair_folders
 from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.painter.eye import Ingredients
@@ -724,3 +724,12 @@ def test_load_test_alone(tmp_path):
     write_split(tmp_path / "test", "test", [1, 2], vessels=False)
     with pytest.raises(DataError, match=r"test photographs only.*put training\.zip beside"):
         load_drive(tmp_path)
+
+
+def test_litter_is_neither_a_folder_nor_an_image(tmp_path):
+    for name in ("images", "masks", "__MACOSX", "folder.png"):
+        (tmp_path / name).mkdir()
+    for name in ("2.png", "1.tif", "._1.tif", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in folders(tmp_path)] == ["folder.png", "images", "masks"]
+    assert [path.name for path in images(tmp_path)] == ["1.tif", "2.png"]

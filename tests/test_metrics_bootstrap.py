@@ -10,7 +10,9 @@ from scipy.stats import bootstrap as scipy_bootstrap
 
 from drive_unet.metrics import SCORES, Confusion, bootstrap, pixel_scores
 from drive_unet.metrics.bootstrap import (
+    _MOST_BINS,
     FEWEST,
+    _merged,
     difference,
     intervals,
     mean_of,
@@ -68,6 +70,27 @@ def test_a_resample_scores_as_its_pixels_do(seed, number):
         for at, key in enumerate(SCORES[:-1]):
             close = 5e-3 if key in ("AUC", "AP") else 1e-9  # few pixels, of which some share a bin
             assert scores[at, row] == pytest.approx(exact[key], abs=close, nan_ok=True), key
+
+
+def test_pixels_of_one_bin_are_half_won():
+    truth = np.arange(60) % 3 == 0
+    rough = np.where(np.arange(60) < 30, 0.25, 0.75).astype(np.float32)  # two bins with both kinds in each
+    parts = samples_of([(rough, truth), (rough, ~truth)])
+    pooled = dict(zip(SCORES, pooled_scores(parts)(np.array([[2.0, 0.0], [1.0, 1.0]])), strict=True))
+    exact = [pixel_scores(rough[None], truth[None])["AUC"], 0.5]
+    assert pooled["AUC"].tolist() == pytest.approx(exact, abs=1e-12)
+
+
+def test_bins_are_joined_only_where_there_are_too_many():
+    rng = np.random.default_rng(0)
+    few = samples_of([(rng.integers(1, 9, 500).astype(np.float32) / 10, rng.random(500) < 0.2)])
+    vessels, background = _merged(few)
+    assert vessels.shape == background.shape == (1, 8)
+    many = samples_of([(rng.random(90_000).astype(np.float32), rng.random(90_000) < 0.2)])
+    held = int(((many[0].vessels + many[0].background) > 0).sum())
+    vessels, background = _merged(many)
+    assert held > _MOST_BINS >= vessels.shape[1] > _MOST_BINS / 4
+    assert vessels.sum() + background.sum() == 90_000
 
 
 def test_the_order_of_photographs_does_not_matter_and_ends_enclose_the_score():
