@@ -15,6 +15,7 @@ flips. Pixels are counted in bins of probability (`drive_unet.metrics.PixelCount
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,14 @@ from drive_unet.metrics.reliability import calibration, choose_temperature, temp
 from drive_unet.metrics.streaming import FINE
 from drive_unet.training.provenance import seen
 
-EDGES = np.r_[FINE.lower_edges(), 1.0]
-MIDDLE = (EDGES[:-1] + EDGES[1:]) / 2
+MIDDLE = FINE.middles()
 
 
-def counted(weights: str, photographs: DRIVEDataset) -> PixelCounts:
+def counted(model: UNet, photographs: DRIVEDataset) -> PixelCounts:
     """The pixels of one camera's photographs by their probability; kept, and found again."""
-    model, counts = UNet.from_pretrained(weights), PixelCounts()
-    target = (
-        RUNS / "calibration" / f"{fingerprint(model)}-{len(photographs)}-{photographs.fingerprints[0]}.npz"
-    )
+    counts = PixelCounts()
+    all_of_them = hashlib.sha256("".join(photographs.fingerprints).encode()).hexdigest()[:16]
+    target = RUNS / "calibration" / f"{fingerprint(model)}-{all_of_them}.npz"
     if target.is_file():
         counts.vessels, counts.background = np.load(target)["counts"]
         return counts
@@ -76,22 +75,23 @@ def error(counts: PixelCounts, temperature: float = 1.0) -> float:
 def rows(weights: str, cameras: dict[str, DRIVEDataset]) -> list[str]:
     """A row of Markdown a camera that is scored and a camera that threshold and temperature come from."""
     model = UNet.from_pretrained(weights)
-    counts = {camera: counted(weights, photographs) for camera, photographs in cameras.items()}
+    counts = {camera: counted(model, photographs) for camera, photographs in cameras.items()}
+    best = {camera: own.choose_threshold() for camera, own in counts.items()}
+    heat = {camera: temperature(own) for camera, own in counts.items()}
     lines = []
     for scored, own in counts.items():
         learned = " (learned from)" if seen(model.notes, cameras[scored]) else ""
         for other in (camera for camera in counts if camera != scored):
-            travelled, best = (counts[camera].choose_threshold() for camera in (other, scored))
             cells = [
                 weights,
                 scored + learned,
                 other,
                 f"{dice(own, model.threshold):.4f} at {model.threshold:.3f}",
-                f"{dice(own, travelled):.4f} at {travelled:.3f}",
-                f"({dice(own, best):.4f} at {best:.3f})",
+                f"{dice(own, best[other]):.4f} at {best[other]:.3f}",
+                f"({dice(own, best[scored]):.4f} at {best[scored]:.3f})",
                 f"{error(own):.4f}",
-                f"{error(own, temperature(counts[other])):.4f} at {temperature(counts[other]):.2f}",
-                f"({error(own, temperature(own)):.4f} at {temperature(own):.2f})",
+                f"{error(own, heat[other]):.4f} at {heat[other]:.2f}",
+                f"({error(own, heat[scored]):.4f} at {heat[scored]:.2f})",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -120,8 +120,8 @@ def limit(sound: np.ndarray, bad: np.ndarray) -> float:
 def chosen(records: list[Judged]) -> dict[str, float]:
     """The limits, by the name of what is measured, that the first half's photographs choose."""
 
-    def of(measure: str, *kinds: str) -> np.ndarray:
-        rows = [row for row in records if row.half == 0 and (row.what in kinds or row.reason in kinds)]
+    def of(measure: str, kind: str) -> np.ndarray:
+        rows = [row for row in records if row.half == 0 and kind in (row.what, row.reason)]
         return np.array([row.verdict.values[measure] for row in rows if measure in row.verdict.values])
 
     return {

@@ -183,9 +183,7 @@ def tempered_calibration(
     Returns:
         The calibration, and the temperature of each photograph; nan where none can be chosen.
     """
-    edges = np.r_[COARSE.lower_edges(), 1.0]
-    middle = (edges[:-1] + edges[1:]) / 2
-    middle[0] = 0.0
+    middle = COARSE.middles()
     vessels, background = (
         np.array([getattr(part.sample, kind) for part in records]) for kind in ("vessels", "background")
     )

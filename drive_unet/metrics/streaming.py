@@ -55,6 +55,13 @@ class _Grid(NamedTuple):
         above = (np.floor(distance * 2**24) + 1) / 2**24
         return np.r_[0.0, below, above[::-1]]
 
+    def middles(self) -> np.ndarray:
+        """One probability to stand for each bin, (bins,) float64: its middle, and 0 for that of 0."""
+        edges = np.r_[self.lower_edges(), 1.0]
+        middles = (edges[:-1] + edges[1:]) / 2
+        middles[0] = 0.0
+        return middles
+
     def _value(self, keys: np.ndarray, more: int = 0) -> np.ndarray:
         """The float64 that a key, the upper bits of a float32, stands for; or the float32 `more` above."""
         bits = (keys.astype(np.uint32) << self.dropped) + np.uint32(more)
