@@ -151,30 +151,33 @@ def rungs(steps: int = 300) -> tuple[Rung, ...]:
     return tuple(accumulate(repairs, lambda rung, repair: replace(rung, **repair), initial=article))
 
 
-def learn(rung: Rung, photographs: DRIVEDataset, seed: int) -> SegmentationModel:
-    """A network trained by the rung's recipe."""
+def learn(rung: Rung, photographs: DRIVEDataset, seed: int, precision: str = "no") -> SegmentationModel:
+    """A network trained by the rung's recipe, with convolutions in that precision."""
     torch.manual_seed(seed)
     model, loss = rung.network(), combine(**dict(rung.loss))
     model.preprocessing = Preprocessing()  # of this training: the packaged weights were taught another one
     train = photographs.subset(photographs.names, rung.transform)
     if rung.one_cycle:
         budget = {"steps": rung.steps, "batch_size": BATCH, "lr": PRESET.lr, "seed": seed}
-        fit(model, train, loss=loss, mixed_precision="no", progress=False, **budget)
+        fit(model, train, loss=loss, mixed_precision=precision, progress=False, **budget)
     else:
-        plain_fit(model, train, loss, rung)
+        plain_fit(model, train, loss, rung, precision)
     return model
 
 
-def plain_fit(model: SegmentationModel, train: DRIVEDataset, loss: Loss, rung: Rung) -> None:
+def plain_fit(model: SegmentationModel, train: DRIVEDataset, loss: Loss, rung: Rung, precision: str) -> None:
     """The article's loop: Adam, one learning rate, the last weights."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    optimizer = torch.optim.Adam(model.to(device).train().parameters(), lr=1e-3)
+    model.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     order = RandomSampler(train, num_samples=rung.steps * BATCH)  # round after round of all photographs
     for batch in DataLoader(train, BATCH, sampler=order):
         fov = batch.fov if rung.inside else None
-        logits = model(network_input(rung, batch).to(device))
+        image = network_input(rung, batch).to(device, memory_format=torch.channels_last)
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(image)
         optimizer.zero_grad()
-        loss(logits, getattr(batch, rung.labels).to(device), fov).backward()
+        loss(logits.float(), getattr(batch, rung.labels).to(device), fov).backward()
         optimizer.step()
     model.eval()
 
@@ -201,13 +204,21 @@ def predictions(rung: Rung, model: SegmentationModel, photographs: DRIVEDataset)
     return maps
 
 
-def run(numbers: list[int], ladder: tuple[Rung, ...], everything: DRIVEDataset, seed: int, fold: int) -> dict:
+def run(
+    numbers: list[int],
+    ladder: tuple[Rung, ...],
+    everything: DRIVEDataset,
+    seed: int,
+    fold: int,
+    precision: str = "no",
+) -> dict:
     """Train once and score every rung that shares the training: the record."""
     train, held_out = (everything.subset(names) for names in folds(everything.names)[fold])
     start = time.perf_counter()
-    model = learn(ladder[numbers[0] - 1], train, seed)
+    model = learn(ladder[numbers[0] - 1], train, seed, precision)
     seconds = time.perf_counter() - start
-    record = {"seed": seed, "fold": fold, "held out": held_out.names, "seconds": seconds, "rungs": {}}
+    about = {"seed": seed, "fold": fold, "held out": held_out.names, "precision": precision}
+    record: dict = about | {"seconds": seconds, "rungs": {}}
     for number in numbers:
         rung, threshold = ladder[number - 1], 0.5
         if rung.chosen:
@@ -257,7 +268,11 @@ def table(ladder: tuple[Rung, ...], records: list[dict]) -> str:
                 "",
                 f"Row {number} against its own labels, whole frame: accuracy {accuracy}, Dice {dice}.",
             ]
-    where = {f"{record['hardware']}, torch {record['versions']['torch']}" for record in records}
+    precise = {"no": "float32", "bf16": "bf16"}
+    where = {
+        f"{r['hardware']}, torch {r['versions']['torch']}, convolutions in {precise[r['precision']]}"
+        for r in records
+    }
     return "\n".join([*lines, "", *sorted(where)])
 
 
@@ -267,6 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=300, help="updates, but for rows 1, 2 and the last")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rungs", type=int, nargs="+", default=[*everyone], choices=everyone, metavar="RUNG")
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no", help="of the convolutions")
     parser.add_argument("--out", type=Path, default=RUNS / "ladder")
     options = parsed(parser, arguments)
     everything, ladder = labelled(options.data), rungs(options.steps)
@@ -276,12 +292,13 @@ def main(arguments: list[str] | None = None) -> None:
     todo = [numbers for numbers in shared.values() if set(numbers) & set(options.rungs)]
     targets = []
     own = everything.fingerprints[0][:6]  # keeps records of other photographs apart
+    kept = options.out / f"{own}-{options.steps}-steps-{options.precision}"
     # Run by run, so that a ladder cut short compares like with like.
     for seed, fold, numbers in product(options.seeds, options.folds, todo):
         name = "-".join(re.findall(r"[a-z0-9]+", ladder[numbers[0] - 1].repair.lower()))
-        folder = options.out / f"{own}-{options.steps}-steps" / f"seed-{seed}" / f"fold-{fold}"
+        folder = kept / f"seed-{seed}" / f"fold-{fold}"
         targets.append(folder / f"{numbers[0]:02}-{name}.json")
-        once(targets[-1], partial(run, numbers, ladder, everything, seed, fold))
+        once(targets[-1], partial(run, numbers, ladder, everything, seed, fold, options.precision))
     print(table(ladder, [json.loads(target.read_text()) for target in targets if target.is_file()]))
 
 

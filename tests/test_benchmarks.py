@@ -102,7 +102,7 @@ def test_the_table_takes_gains_run_by_run_and_gives_intervals(ladder):
     def record(fold, *dice):
         values = [dict.fromkeys(ladder.SHOWN, value) | {"threshold": 0.5} for value in dice]
         done = {str(number): scored for number, scored in enumerate(values, start=1)}
-        where = {"hardware": "", "versions": {"torch": ""}}
+        where = {"hardware": "", "versions": {"torch": ""}, "precision": "bf16"}
         return {"seed": 0, "fold": fold, "seconds": 9.0, "rungs": done, **where}
 
     rows = cells(ladder.table(ladder.rungs(), [record(1, 0.2, 0.5), record(3, 0.4, 0.8)]))
@@ -190,10 +190,23 @@ def test_photographs_are_normalised_as_a_rung_says(ladder, photographs):
 def test_the_upper_rungs_train_by_fit(ladder, photographs, monkeypatch):
     calls = []
     monkeypatch.setattr(ladder, "fit", lambda model, train, **settings: calls.append(settings))
-    models = [ladder.learn(rung, photographs, 3) for rung in ladder.rungs(5)[10:]]
+    models = [ladder.learn(rung, photographs, 3, "bf16") for rung in ladder.rungs(5)[10:]]
     assert {model.preprocessing for model in models} == {Preprocessing()}, "read as they are taught here"
     assert [call["steps"] for call in calls] == [5] * 5 + [2]
-    assert all((call["lr"], call["seed"], call["batch_size"]) == (1e-2, 3, 2) for call in calls)
+    settings = {"lr": 1e-2, "seed": 3, "batch_size": 2, "mixed_precision": "bf16"}
+    assert all(call | settings == call for call in calls)
+
+
+def test_the_articles_loop_computes_in_the_precision_asked_for(ladder, photographs, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ladder, "combine", lambda **_: lambda logits, *_: logits.mean())
+    monkeypatch.setattr(
+        ArticleNet, "forward", lambda model, image: seen.append(torch.is_autocast_enabled("cpu")) or image * 1
+    )
+    for precision in ("no", "bf16"):
+        with pytest.raises(RuntimeError, match="does not require grad"):
+            ladder.learn(ladder.rungs(1)[0], photographs, 0, precision)
+    assert seen == [False, True]
 
 
 def test_a_squashed_photograph_is_predicted_at_its_own_size(ladder, photographs):
