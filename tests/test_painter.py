@@ -734,9 +734,9 @@ def test_a_plain_set_is_refused_where_something_is(tmp_path, monkeypatch):
     assert contents(tmp_path) == {"mine/thesis.txt": b"keep me", "file": b"keep me too"}
 
 
-@pytest.mark.parametrize("images", [0, -1])
-def test_a_plain_set_of_no_images_is_refused(tmp_path, images):
-    with pytest.raises(ValueError, match=f"images={images}: ask for one or more"):
+@pytest.mark.parametrize("images", [0, -1, 1_000_000, 10**25])
+def test_a_plain_set_of_no_images_or_of_more_than_have_numbers_is_refused(tmp_path, images):
+    with pytest.raises(ValueError, match=f"images={images}: ask for 1 to 999,999"):
         synthesize(tmp_path / "set", images, progress=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -114,8 +114,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--preset",
         metavar="NAME",
         default="laptop",
-        help="laptop (ten minutes on two CPU cores), gpu (meant for a minute on one GPU) or best (longer, "
-        "as the packaged weights); default: %(default)s",
+        help="laptop (ten minutes on two CPU cores), gpu (meant for a minute on one GPU) or best (two "
+        "trainings, their weights averaged); default: %(default)s",
     )
     train.add_argument(
         "--out",

@@ -190,10 +190,10 @@ def synthesize(
     Raises:
         DataError: if the folder holds something else already or cannot be written, or eyes were left
             unfinished there of another seed or version.
-        ValueError: if `images` is less than 1.
+        ValueError: if `images` is less than 1, or more than the numbers of six digits that name them.
     """
-    if images < 1:
-        raise ValueError(f"images={images}: ask for one or more")
+    if not 1 <= images <= _store.MOST:
+        raise ValueError(f"images={images}: ask for 1 to {_store.MOST:,} (each takes half a megabyte)")
     jobs = _store.plainly(images)
     return _store.write(
         folder, paint, VERSION, jobs, seed=seed, workers=workers, progress=progress, overwrite=overwrite

@@ -25,6 +25,7 @@ from drive_unet.errors import DataError
 
 MANIFEST = "manifest.json"
 FINISHED = "finished.jsonl"  # of a set that is not complete yet: what it is, then a line an eye
+MOST = 999_999  # eyes of a plain set: its files are numbered with six digits
 PLAIN = 2_000_000  # added to the numbers of a plain set, so that it repeats no eye of the embedded one
 
 

@@ -147,7 +147,7 @@ def plot_by_calibre(
     """
     names, values = list(sensitivity), 100 * np.asarray(list(sensitivity.values()), float)
     title = title or (
-        f"Of 100 pixels {values[0]:.0f} are found on the thinnest vessels, {values[-1]:.0f} on the thickest"
+        f"Found of the thinnest vessels: {values[0]:.0f} % of the pixels, of the thickest: {values[-1]:.0f} %"
     )
     if share is not None:
         names = [f"{name}\n{100 * part:.0f} % of all" for name, part in zip(names, share, strict=True)]

@@ -10,14 +10,14 @@ from drive_unet.widgets.exercises.checking import Exercise, answered
 
 
 def _empty(accuracy, vessels, fov) -> bool:
-    return abs(accuracy - (~vessels)[fov].mean()) <= 0.01
+    return abs(accuracy - (~vessels)[fov].mean()) <= 0.002
 
 
 def _thin(share, vessels) -> bool | str:
     width, line = calibre(vessels)
     if abs(share - (width[vessels] <= 2.5).mean()) < 0.005:
         return "that is the share of the area, not of the length"
-    return abs(share - (width[line] <= 2.5).mean()) < 0.02
+    return abs(share - (width[line] <= 2.5).mean()) < 0.005
 
 
 def _binary(function) -> bool | str:

@@ -41,7 +41,7 @@ EXERCISES = {
     ),
     "04-2": Exercise(_focal, "q is sigmoid(logits) where there is a vessel, sigmoid(-logits) elsewhere"),
     "04-3": Exercise(
-        lambda rate: 2e-3 <= rate <= 6e-2,
+        lambda rate: 4e-2 <= rate <= 0.8,
         "plot the losses over the rates, with plt.semilogx; where do they turn?",
     ),
 }
