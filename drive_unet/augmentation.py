@@ -1,7 +1,8 @@
 """Random changes of a sample that a photographer could have made; image, vessels and FOV move together.
 
 Written as ``torchvision.transforms.v2`` transforms: they take a `Sample` (or any structure of tv_tensors),
-draw their numbers once from PyTorch's global generator, and apply them to every part.
+draw their numbers once from PyTorch's global generator, and apply them to every part. What v2 has is
+taken from it; ours are those that must know the field of view or the scale that networks are taught at.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ Every loss is called as ``loss(logits, vessels, fov)``:
 - ``fov``: (B, 1, H, W), exactly {0, 1}, any dtype; None counts every pixel;
 
 and returns a scalar float tensor.
+
+Ours rather than MONAI's, which know no field of view; that of clDice is tested against it.
 """
 
 from __future__ import annotations

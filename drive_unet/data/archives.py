@@ -1,4 +1,7 @@
-"""Zip archives, unpacked into the cache: nothing outside the target, no bomb, complete or not at all."""
+"""Zip archives, unpacked into the cache: nothing outside the target, no bomb, complete or not at all.
+
+Ours rather than `zipfile.extractall`, which limits no size and leaves half an archive behind when it fails.
+"""
 
 from __future__ import annotations
 

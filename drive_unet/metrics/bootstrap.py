@@ -2,7 +2,8 @@
 
 Photographs are what was sampled, not pixels: those of one eye are alike. So photographs are drawn again with
 replacement, ten thousand times, and the pooled score is made anew of what each of them holds: its four
-counts, its pixels by probability, its centrelines. That costs seconds, for no pixel is looked at again.
+counts, its pixels by probability, its centrelines. That costs seconds, for no pixel is looked at again;
+`scipy.stats.bootstrap`, against which it is tested, would score ten thousand times from pixels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The field of view of a fundus photograph: the lit disc in the dark frame."""
+"""The field of view of a fundus photograph: the lit disc in the dark frame.
+
+Ours: no library among those that the package needs finds it.
+"""
 
 from __future__ import annotations
 
