@@ -14,12 +14,12 @@ import torch
 from builders import SIZE, disc, grey, photograph, tree, write_drive, write_files
 from PIL import Image
 
-from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, folds, segment
+from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, evaluate, find_dataset, folds, segment
 from drive_unet.commands import main as command_line
 from drive_unet.commands.main import main
-from drive_unet.commands.outputs import RECORD
 from drive_unet.data.pairing import match
 from drive_unet.inference import Segmenter
+from drive_unet.outputs import RECORD
 from drive_unet.painter import painting
 from drive_unet.painter.painting import make_dataset, paint
 from drive_unet.painter.store import PLAIN, image_seed
@@ -545,17 +545,25 @@ def test_a_cross_validation_that_does_not_fit_is_refused(own, drive, crossed, ca
 @pytest.mark.parametrize("size", [SIZE, (116, 120)])  # of the scale that the network knows, and of another
 def test_what_predict_writes_scores_as_the_weights_do(size, run, tmp_path, capsys):
     own, tmp_path = write_own(tmp_path / "mine", size=size), tmp_path / "out"
+    photographs = DRIVEDataset.from_pairs(find_dataset(own).training, smooth=True)
     assert done("predict", own / "images", "--out", tmp_path, "--weights", run) == 0
     weights = evaluated(capsys, "--data", own, "--weights", run)
     both = evaluated(capsys, tmp_path, "--data", own)
     assert both["dice"] == pytest.approx(weights["dice"], abs=1e-9)
     assert both["auc"] == pytest.approx(weights["auc"], abs=1e-3)
     assert both["threshold"] == weights["threshold"]
+    inside = both["protocols"]["inside_fov"]
+    for folder in (tmp_path, str(tmp_path)):  # in Python the very same
+        scored = evaluate(folder, photographs)
+        assert (scored.pooled["Dice"], scored.pooled["AUC"]) == (both["dice"], both["auc"])
+        assert (scored.threshold, scored.threshold_from) == (both["threshold"], inside["threshold_from"])
+        assert scored.name == str(tmp_path)
     for path in tmp_path.glob("*_vessels.png"):
         path.unlink()
     probability = evaluated(capsys, tmp_path, "--data", own)  # cut where the weights have frozen it
     assert probability["dice"] == pytest.approx(weights["dice"], abs=1e-3)
-    assert probability["threshold"] == weights["threshold"]
+    assert probability["threshold"] == weights["threshold"] == evaluate(tmp_path, photographs).threshold
+    assert evaluate(tmp_path, photographs).pooled["Dice"] == probability["dice"]
     assert "recorded by drive-unet predict" in probability["protocols"]["inside_fov"]["threshold_from"]
     assert evaluated(capsys, tmp_path, "--data", own, "--threshold", 0.25)["threshold"] == 0.25
     (tmp_path / RECORD).unlink()

@@ -236,7 +236,9 @@ def test_bad_input_gets_one_clear_sentence(dataset, maps, folder):
         evaluate(maps, dataset, threshold=128)
     with pytest.raises(ValueError, match="tta"):
         evaluate(maps, dataset, tta=True)
-    with pytest.raises(TypeError, match="list of"):
+    with pytest.raises(TypeError, match="a folder of predictions or a list of .* got float"):
+        evaluate(0.5, dataset)
+    with pytest.raises(DataError, match="unet.safetensors is no folder"):
         evaluate("unet.safetensors", dataset)
 
 

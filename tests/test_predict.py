@@ -17,10 +17,10 @@ from drive_unet import UNet, segment
 from drive_unet.commands import predict as command
 from drive_unet.commands import threads
 from drive_unet.commands.main import main
-from drive_unet.commands.outputs import RECORD
 from drive_unet.data import read_image
 from drive_unet.inference import Segmenter
 from drive_unet.measurement import measure
+from drive_unet.outputs import RECORD
 
 SIZE = (58, 60)
 

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 
 from drive_unet import __version__
-from drive_unet.commands.outputs import Outputs
 from drive_unet.commands.threads import choose
 from drive_unet.data.drive import load_drive
 from drive_unet.evaluation.evaluator import compare, evaluate, evaluate_second_observer
 from drive_unet.inference import predict_all, segment
 from drive_unet.models import UNet
+from drive_unet.outputs import Outputs
 from drive_unet.training.checkpoints import BEFORE, BEST, LAST
 from drive_unet.training.loop import fit
 

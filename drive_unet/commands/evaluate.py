@@ -7,12 +7,11 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from drive_unet.commands.networks import device_of, fold_folder, network
-from drive_unet.commands.outputs import facts
 from drive_unet.commands.scoring import cross_validation, score
 from drive_unet.commands.threads import choose
 from drive_unet.data.dataset import DRIVEDataset
@@ -125,19 +124,10 @@ def scored_files(
 ) -> tuple[Evaluation, FinishedPredictions]:
     """The evaluation of a folder of predictions, thorough, and its files."""
     files = finished_predictions(Path(folder), photographs)
-    cuts: Any = threshold
-    source = "given"
-    known = facts(Path(folder))
-    chosen = [known.get(file.name, {}).get("threshold") for file in files.probabilities.values()]
-    if cuts is None and files.ranked and None not in chosen:
-        cuts, source = chosen, "recorded by drive-unet predict, which froze it"
-    settings: dict[str, Any] = {"name": name or str(folder), "thorough": True, "kinds": kinds}
-    if files.finished and files.ranked and threshold is None:
-        scored = evaluate(files, photographs, **settings)
-        if cuts is not None and len(set(cuts)) == 1:  # what the segmentations beside them were cut at
-            scored = replace(scored, threshold=float(cuts[0]), threshold_from=source)
-        return scored, files
-    return evaluate(files, photographs, threshold=cuts, threshold_from=cuts and source, **settings), files
+    scored = evaluate(
+        files, photographs, threshold=threshold, name=name or str(folder), thorough=True, kinds=kinds
+    )
+    return scored, files
 
 
 def _of_predictions(

@@ -28,7 +28,6 @@ from tqdm import tqdm
 
 from drive_unet.commands.faults import complain, in_a_line
 from drive_unet.commands.networks import device_of, fingerprint, network
-from drive_unet.commands.outputs import Outputs, digest
 from drive_unet.commands.photographs import (
     Photograph,
     find_masks,
@@ -40,6 +39,7 @@ from drive_unet.commands.threads import choose
 from drive_unet.data.reading import check_fov, read_image, read_mask
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmentation, Segmenter
+from drive_unet.outputs import Outputs, digest
 from drive_unet.preprocessing.fov import detect_fov, width_of
 from drive_unet.preprocessing.prepare import Prepared
 from drive_unet.preprocessing.quality import Quality, assess

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from drive_unet.commands.outputs import facts
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.find import find_dataset
 from drive_unet.errors import DataError
@@ -24,8 +23,7 @@ def run(options: argparse.Namespace) -> None:
         raise DataError(f"{options.out} exists: move it elsewhere, or name another --out")
     photographs = DRIVEDataset.from_pairs(pairs, smooth=dataset.smooth)
     files = finished_predictions(Path(options.predictions), photographs)
-    known = facts(Path(options.predictions))
-    recorded = [known.get(file.name, {}).get("threshold") for file in files.probabilities.values()]
+    recorded = files.recorded(photographs.names)
     cut: Any
     if files.finished and options.threshold is None:
         cut, words = 0.5, "the segmentations in the folder"
@@ -33,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
         raise DataError(f"{options.predictions} holds finished segmentations: leave --threshold out")
     elif options.threshold is not None:
         cut, words = options.threshold, f"probabilities cut at {options.threshold:g}, as given"
-    elif recorded and None not in recorded:
+    elif recorded is not None:
         cut, words = recorded, "probabilities cut where drive-unet predict recorded it"
     else:
         cut, words = 0.5, "probabilities cut at 0.5, for no threshold is recorded"

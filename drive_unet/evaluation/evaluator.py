@@ -15,7 +15,7 @@ import torch
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.errors import DataError
-from drive_unet.evaluation.finished import FinishedPredictions
+from drive_unet.evaluation.finished import FinishedPredictions, finished_predictions
 from drive_unet.evaluation.records import (
     UNRANKED,
     Labels,
@@ -35,6 +35,8 @@ from drive_unet.metrics.streaming import Pool
 
 # Pixels of arteries and of veins (H, W) bool by photograph, each read when it is asked for.
 Kinds = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+RECORDED = "recorded by drive-unet predict, which froze it"
 
 # ---------------------------------------------------------------------- what comes back
 
@@ -264,7 +266,7 @@ class Comparison:
 
 
 def evaluate(
-    predictor: torch.nn.Module | Images | FinishedPredictions,
+    predictor: torch.nn.Module | Images | str | Path | FinishedPredictions,
     dataset: DRIVEDataset,
     *,
     threshold: float | Sequence[float] | None = None,
@@ -285,12 +287,13 @@ def evaluate(
 
     Args:
         predictor: a network; or for each photograph in turn a probability map (H, W) float 0..1, or a
-            segmentation (H, W) of bool, or of 0 and 1; or the predictions in a folder.
+            segmentation (H, W) of bool, or of 0 and 1; or a folder of either as image files, paired with the
+            photographs by number or name (see `finished_predictions`), or what is known of one.
         dataset: the photographs; its transform is left out.
-        threshold: 0..1, or one for each photograph; None takes the network's own, and 0.5 for probability
-            maps.
+        threshold: 0..1, or one for each photograph; None takes the network's own, for a folder the one that
+            ``drive-unet predict`` recorded in it, and 0.5 for other probability maps.
         tta: average the network over four flips.
-        name: for the tables; None takes the network's class.
+        name: for the tables; None takes the network's class, or the folder.
         inside_fov: score the field of view only, this project's protocol; False scores the whole frame.
         threshold_from: where a given threshold came from, in words, for the protocol.
         device: where a model computes; by default where it is.
@@ -307,6 +310,10 @@ def evaluate(
     """
     refuse_unlabelled(dataset)
     predictions: Iterable[Prediction]
+    recorded: list[float] | None = None
+    if isinstance(predictor, (str, Path)):
+        name = name or str(predictor)
+        predictor = finished_predictions(Path(predictor).expanduser(), dataset)
     if isinstance(predictor, torch.nn.Module):
         maps = predict_each(predictor, dataset, tta=tta, device=device, progress=progress)
         predictions, finished = (Prediction(values) for values in maps), False
@@ -321,6 +328,7 @@ def evaluate(
     elif isinstance(predictor, FinishedPredictions):
         predictions, own = predictor.of(dataset.names), None
         finished = predictor.finished and threshold is None
+        recorded = predictor.recorded(dataset.names) if threshold is None else None
         if not finished:
             predictions = (
                 Prediction(p.vessels if p.probability is None else p.probability) for p in predictions
@@ -332,6 +340,8 @@ def evaluate(
         value, source = None, "segmentations given as such, without a threshold"
     elif threshold is not None:
         value, source = threshold, threshold_from or "given"
+    elif recorded is not None:
+        value, source = recorded, threshold_from or RECORDED
     elif own is not None:
         passes = "four flips" if tta else "one pass"
         value, source = float(own), threshold_from or f"the network's own for {passes}"
@@ -344,9 +354,12 @@ def evaluate(
     for cut in cuts:
         if cut is not None and not 0 <= cut <= 1:
             raise ValueError(f"threshold must be in 0..1, got {cut}.")
-    return _score(
+    scored = _score(
         predictions, dataset, cuts, source, name or "predictions", inside_fov, thorough=thorough, kinds=kinds
     )
+    if finished and recorded is not None and len(set(recorded)) == 1:  # of the maps beside segmentations
+        return replace(scored, threshold=float(recorded[0]), threshold_from=threshold_from or RECORDED)
+    return scored
 
 
 def evaluate_second_observer(
@@ -543,8 +556,11 @@ def refuse_unlabelled(dataset: DRIVEDataset) -> None:
 
 
 def _as_maps(predictor: Images, dataset: DRIVEDataset) -> list[np.ndarray]:
-    if isinstance(predictor, str) or not hasattr(predictor, "__len__"):
-        raise TypeError(f"evaluate needs a network or a list of (H, W) maps, got {type(predictor).__name__}.")
+    if not hasattr(predictor, "__len__"):
+        raise TypeError(
+            "evaluate needs a network, a folder of predictions or a list of (H, W) maps, got "
+            f"{type(predictor).__name__}."
+        )
     maps = as_images(predictor, "predictions")
     if len(maps) != len(dataset):
         raise DataError(

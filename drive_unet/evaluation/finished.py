@@ -14,6 +14,7 @@ from drive_unet.data.pairing import images, listed, match
 from drive_unet.data.reading import read_prediction
 from drive_unet.errors import DataError
 from drive_unet.evaluation.records import Prediction
+from drive_unet.outputs import facts
 
 _PROBABILITY = re.compile(r"[-_ .](?:prob(?:s|ability|abilities)?|probmap|soft)$", re.IGNORECASE)
 
@@ -49,6 +50,18 @@ class FinishedPredictions:
     def files(self) -> list[Path]:
         """All files, each once."""
         return [*self.segmentations.values(), *self.probabilities.values()]
+
+    def recorded(self, names: Iterable[str]) -> list[float] | None:
+        """Where ``drive-unet predict`` cut the maps of these photographs, by its record beside them.
+
+        Returns:
+            A threshold for each; None if one of them has none, or its file was changed since.
+        """
+        if not self.ranked:
+            return None
+        known = facts(self.folder)
+        cuts = [known.get(self.probabilities[name].name, {}).get("threshold") for name in names]
+        return None if None in cuts else cuts
 
     def of(self, names: Iterable[str]) -> Iterator[Prediction]:
         """The predictions of these photographs, each read when it is its turn.
