@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -24,6 +26,7 @@ from drive_unet.painter import painting
 from drive_unet.painter.painting import make_dataset, paint
 from drive_unet.painter.store import PLAIN, image_seed
 from drive_unet.presets import Preset
+from drive_unet.training import loop
 
 COMMANDS = ("demo", "train", "evaluate", "audit", "submit", "predict", "synthesize")
 TINY = Preset("for tests", network={"widths": (8, 8)}, steps=3, batch_size=2, patch_size=32)
@@ -220,6 +223,27 @@ def test_an_interruption_is_told_as_such(monkeypatch, capsys):
     assert capsys.readouterr().err == "\ndrive-unet: interrupted\n"
 
 
+def test_an_interrupted_training_says_how_to_go_on(own, run, tmp_path, monkeypatch, capsys):
+    calls, standardise = [], loop.standardise
+
+    def pressed(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return standardise(*arguments)
+
+    monkeypatch.setattr(loop, "standardise", pressed)
+    out = tmp_path / "my run"
+    train = ("train", "--preset", "tiny", "--data", own, "--seed", 3, "--out", out)
+    assert done(*train) == 130
+    words, command = capsys.readouterr().err.splitlines()[-1].split(" - go on: ")
+    assert words == f"drive-unet: interrupted after 2 of 3 steps, 2 of them kept in {out / 'last.pt'}"
+    program, *arguments = shlex.split(command)
+    assert program == "drive-unet" and main(arguments) == 0
+    weights, unbroken = (UNet.from_pretrained(folder).state_dict() for folder in (out, run))
+    assert all(torch.equal(value, unbroken[name]) for name, value in weights.items())
+
+
 def test_demo_makes_the_whole_trip(tmp_path, capsys):
     out = tmp_path / "out"
     painted = make_dataset(tmp_path / "painted", training=5, test=2, progress=False)
@@ -231,6 +255,7 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
     assert "threshold" in shown and "chosen on the validation photographs" in shown and "given" not in shown
     assert {path.name for path in out.iterdir()} == {
         RECORD,
+        "train.log",
         "best.safetensors",
         "last.pt",
         "scores.csv",
@@ -254,7 +279,7 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
 
 # ---------------------------------------------------------------------- train
 
-RUN = {"best.safetensors", "last.pt", "history.csv", "history.png"}
+RUN = {"train.log", "best.safetensors", "last.pt", "history.csv", "history.png"}
 
 
 def test_train_writes_weights_that_know_what_they_learned_from(own, run):

@@ -229,7 +229,7 @@ def test_all_processes_agree_at_the_end(both):
 
 def test_the_first_process_alone_writes_and_shows(both, folder):
     written = sorted(path.name for path in (folder / "run").iterdir())
-    assert written == ["best.safetensors", "last.pt", "previous.pt"]
+    assert written == ["best.safetensors", "last.pt", "previous.pt", "train.log"]
     assert same(UNet.from_pretrained(folder / "run").state_dict(), both[1]["usual"]["weights"])
     assert "training: " in both[0]["bar"]
     assert both[1]["bar"] == ""

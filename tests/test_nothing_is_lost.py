@@ -14,6 +14,7 @@ import torch
 from builders import write_split, zipped
 
 from drive_unet import files
+from drive_unet.augmentation import training_transform
 from drive_unet.data import DRIVEDataset, archives, unpack
 from drive_unet.errors import DataError
 from drive_unet.losses import combine
@@ -21,6 +22,7 @@ from drive_unet.models import UNet
 from drive_unet.preprocessing import Preprocessing
 from drive_unet.training import checkpoints, fit
 from drive_unet.training.checkpoints import BEFORE, BEST, LAST
+from drive_unet.training.history import LOG
 
 SMALL = {"steps": 6, "batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
 needs_fork = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="processes are forked")
@@ -53,7 +55,7 @@ def run(data, tmp_path):
     calls, breaks.description = [], loss.description
     with pytest.raises(Stop):
         fit(network(), *data, out=tmp_path / "run", loss=breaks, **SMALL)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {LAST, BEFORE, BEST}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {LAST, BEFORE, BEST, LOG}
     return tmp_path / "run"
 
 
@@ -226,6 +228,62 @@ def test_an_interruption_leaves_a_usable_model_that_can_be_trained_on(data, tmp_
     assert (record["before"]["before"] if validated else record["before"]) is None
 
 
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize(("presses", "in_data", "kept"), [(1, False, 3), (1, True, 3), (2, False, 2)])
+def test_ctrl_c_keeps_every_step_that_was_done(data, tmp_path, presses, in_data, kept, validated):
+    """In a step it waits for the end, unless pressed again; while patches are cut nothing is half done."""
+    train, validation = data[0], data[1] if validated else None
+    loss, cut, calls = combine(bce=1.0, dice=0.5), training_transform(32), []
+
+    def pressed(at):
+        calls.append(1)
+        for _ in range(presses if len(calls) == at else 0):
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupted(logits, vessels, fov):
+        if not in_data:
+            pressed(3)
+        return loss(logits, vessels, fov)
+
+    def transform(sample):
+        if in_data:
+            pressed(2 * 3 + 1)
+        return cut(sample)
+
+    interrupted.description, transform.description = loss.description, None
+    whole = network()
+    unbroken = fit(whole, train, validation, average=0.9, **SMALL)
+    words = f"after {2 + (presses == 1)} of 6 steps, {kept} of them kept in .*{LAST}"
+    with pytest.raises(KeyboardInterrupt, match=words):
+        fit(
+            network(),
+            train.subset(train.names, transform),
+            validation,
+            average=0.9,
+            out=tmp_path,
+            loss=interrupted,
+            **SMALL,
+        )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    model = network()
+    run = fit(model, train, validation, average=0.9, out=tmp_path, resume=True, **SMALL)
+    assert run.history == unbroken.history and same(model, whole)
+
+
+def test_a_log_tells_the_run_as_it_goes(data, tmp_path):
+    fit(network(), *data, out=tmp_path, **SMALL | {"steps": 4})
+    fit(network(), *data, out=tmp_path, resume=True, **SMALL)
+    lines = [line.split("  ", 1)[1] for line in (tmp_path / LOG).read_text().splitlines()]
+    begun = lines.index("goes on after step 4")
+    assert lines[0] == "begins" and lines[1] == "learns from 3 photographs: 21, 22 and 23"
+    assert lines[2].startswith("settings: steps 4, patches_a_step 2, lr 0.01")
+    assert f"torch {torch.__version__}" in lines[3] and "on cpu" in lines[3]
+    assert lines[4].startswith("step 2 of 4 in ") and "validation Dice" in lines[4]
+    assert lines[begun - 1].startswith("ended: 4 steps in ") and lines[-1].startswith("ended: 6 steps in ")
+    fit(network(), *data, out=tmp_path, overwrite=True, **SMALL | {"steps": 2})
+    assert (tmp_path / LOG).read_text().count("begins") == 1, "the replaced run is not in it"
+
+
 def test_a_finished_model_may_be_resumed_and_stays_as_it_is(data, unbroken, tmp_path):
     model = network()
     fit(model, *data, out=tmp_path, **SMALL)
@@ -249,12 +307,13 @@ def full(monkeypatch):
 
 
 def test_a_full_disk_is_told_and_the_older_checkpoint_is_whole(data, run, unbroken, full):
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.name != LOG}
     full(10_000)
     with pytest.raises(DataError, match="run cannot be written .*: make room .*, then go on with resume"):
         fit(network(), *data, out=run, resume=True, **SMALL)
     full(-1)
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != LOG} == before
+    assert "stopped by DataError" in (run / LOG).read_text().splitlines()[-1]
     goes_on(data, run, unbroken)
 
 
@@ -262,7 +321,7 @@ def test_an_unfinished_file_of_a_killed_run_is_swept(data, run, unbroken):
     (run / ".0a1b.part").write_bytes(b"half")
     os.utime(run / ".0a1b.part", (0, 0))
     goes_on(data, run, unbroken)
-    assert {path.name for path in run.iterdir()} == {LAST, BEFORE, BEST}
+    assert {path.name for path in run.iterdir()} == {LAST, BEFORE, BEST, LOG}
 
 
 def test_an_overwritten_run_leaves_nothing_to_go_on_from(data, run):
@@ -271,7 +330,7 @@ def test_an_overwritten_run_leaves_nothing_to_go_on_from(data, run):
 
     with pytest.raises(KeyboardInterrupt):
         fit(network(), *data, out=run, overwrite=True, loss=interrupted, **SMALL)
-    assert {path.name for path in run.iterdir()} == {BEST}
+    assert {path.name for path in run.iterdir()} == {BEST, LOG}
 
 
 @needs_fork

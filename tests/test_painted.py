@@ -386,7 +386,7 @@ def test_resuming_ends_where_an_unbroken_run_ends(painter, tmp_path, average):
     stream = PaintedStream(5, at_once=2, reuse=2, transform=breaks_off)
     with pytest.raises(Broken):
         fit(network(), stream, out=tmp_path, **options)
-    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "previous.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"train.log", "last.pt", "previous.pt"}
 
     resumed = network()
     run = fit(resumed, PaintedStream(5, at_once=2, reuse=2), out=tmp_path, resume=True, **options)

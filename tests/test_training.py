@@ -133,7 +133,7 @@ def test_resuming_ends_where_an_unbroken_run_ends(train, validation, tmp_path, a
 
     fit_until_the_sixth_step(network(), *data, out=tmp_path, **options)
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"last.pt", "previous.pt", *(["best.safetensors"] if validated else [])}
+    assert written == {"train.log", "last.pt", "previous.pt", *(["best.safetensors"] if validated else [])}
     if validated:  # the best so far, ready for use with its thresholds and its past
         best = UNet.from_pretrained(tmp_path)
         assert set(best.notes["trained_on"]["before"]["names"]) == set(train.names)

@@ -13,6 +13,7 @@ from drive_unet.inference import predict_all, segment
 from drive_unet.models import UNet
 from drive_unet.outputs import Outputs
 from drive_unet.training.checkpoints import BEFORE, BEST, LAST
+from drive_unet.training.history import LOG
 from drive_unet.training.loop import fit
 
 SCORES = "scores.csv"
@@ -35,12 +36,12 @@ def run(options: argparse.Namespace) -> None:
     drive = load_drive(options.data, seed=options.seed)
     made_of = {"steps": options.steps, "seed": options.seed, "version": __version__}
     made_of["data"] = [drive.training.identity, drive.validation.identity, drive.held_out.identity]
-    outputs.check([BEST, LAST, BEFORE, SCORES, *(f"{name}.png" for name in FIGURES)], made_of)
+    outputs.check([BEST, LAST, BEFORE, LOG, SCORES, *(f"{name}.png" for name in FIGURES)], made_of)
     print(drive.describe())
     if options.overwrite:
-        for name in (BEST, LAST, BEFORE):
+        for name in (BEST, LAST, BEFORE, LOG):
             (out / name).unlink(missing_ok=True)
-    for name in (BEST, LAST, BEFORE):  # written by `fit`, more than once
+    for name in (BEST, LAST, BEFORE, LOG):  # written by `fit`, more than once
         outputs.note(name, made_of)
     plots.use_style()
 

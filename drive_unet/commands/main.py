@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _told  # type: ignore[assignment]  # it needs less than it is given
             return options.run(options) or 0
-    except KeyboardInterrupt:
-        print("\ndrive-unet: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"\n{' '.join(['drive-unet: interrupted', *map(str, stopped.args)])}", file=sys.stderr)
         return 130
     except Exception as error:
         complain(in_a_line(error), error, options.debug)
@@ -122,8 +122,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="RUN",
         type=_path,
         required=True,
-        help="folder for weights, checkpoint, table and curve; a run that is there is kept unless you say "
-        "otherwise",
+        help="folder for weights, checkpoint, log, table and curve; a run that is there is kept unless you "
+        "say otherwise; after Ctrl-C it holds every step that was done",
     )
     earlier = train.add_mutually_exclusive_group()
     earlier.add_argument(

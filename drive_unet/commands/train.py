@@ -38,8 +38,11 @@ def run(options: argparse.Namespace) -> None:
     if options.start:
         UNet.from_pretrained(options.start)  # what is wrong with it is said before anything is written
     choose()
-    with _computing_on(options.device):
-        _train(options)
+    try:
+        with _computing_on(options.device):
+            _train(options)
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt(" ".join([*map(str, stopped.args), f"- go on: {_again(options)}"])) from None
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -111,6 +114,16 @@ def _train(options: argparse.Namespace) -> None:
         print(f"\nScore them again: drive-unet evaluate --weights {out} --split train{data}")
         out = shlex.quote(str(runs[0][0]))
     print(f"Use it: drive-unet predict PHOTOGRAPHS --weights {out} --out predictions")
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The command that goes on with an interrupted run."""
+    names = ("data", "preset", "start", "steps", "seed", "folds", "fold", "device", "workers")
+    words = ["drive-unet", "train"]
+    for name in (*names, "mixed_precision", "out"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--resume"])
 
 
 @contextmanager

@@ -1,20 +1,77 @@
-"""What a run leaves for people to read: its steps as a table, and its curve as a picture."""
+"""What a run leaves for people to read: a log as it goes, its steps as a table, its curve as a picture."""
 
 from __future__ import annotations
 
 import csv
 import io
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from drive_unet.data.pairing import listed
 from drive_unet.files import write_atomically
+from drive_unet.training.checkpoints import written_into
+from drive_unet.training.provenance import versions
 
 if TYPE_CHECKING:
     from drive_unet.training.loop import TrainingRun
 
-TABLE, CURVE = "history.csv", "history.png"
+LOG, TABLE, CURVE = "train.log", "history.csv", "history.png"
 COLUMNS = ("step", "loss", "lr", "dice", "threshold")
+
+
+class Log:
+    """``train.log`` in a run's folder, to which lines are added as the run goes, each with date and time.
+
+    Args:
+        folder: the run's; None keeps no log.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def __call__(self, words: str) -> None:
+        """Add a line.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        if self.folder is None:
+            return
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {' '.join(words.split())}\n"
+        with written_into(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / LOG).open("ab", buffering=0) as file:  # in one piece
+                file.write(line.encode())
+
+    def begin(
+        self, settings: Mapping[str, Any], names: Sequence[str], device: torch.device, done: int, anew: bool
+    ) -> None:
+        """Tell data, settings and versions; `anew` leaves what an earlier run told."""
+        if self.folder is not None and anew:
+            with written_into(self.folder):
+                (self.folder / LOG).unlink(missing_ok=True)
+        self(f"goes on after step {done}" if done else "begins")
+        self(f"learns from {len(names)} photographs: {listed(names, 40)}")
+        self("settings: " + _listed({key: value for key, value in settings.items() if key != "images"}))
+        self(f"versions: {_listed(versions())}; on {device}, {torch.get_num_threads()} threads")
+
+    def step(self, run: TrainingRun, steps: int) -> None:
+        """Tell how far a run has come."""
+        row = run.history[-1]
+        words = f"step {row['step']} of {steps} in {run.seconds:.0f} s: loss {run.recent_loss:.4f}, "
+        words += f"learning rate {row['lr']:.3g}"
+        if "dice" in row:
+            words += f", validation Dice {row['dice']:.4f} at threshold {row['threshold']:.3f}"
+        self(words)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def write_history(run: TrainingRun, folder: Path) -> None:

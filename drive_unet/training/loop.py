@@ -10,6 +10,7 @@ import copy
 import html
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,9 @@ from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
 from drive_unet.training.averages import moving_average
-from drive_unet.training.checkpoints import BEST, Checkpoints, left_by_a_run, settings_of, written_into
+from drive_unet.training.checkpoints import BEST, LAST, Checkpoints, left_by_a_run, settings_of, written_into
+from drive_unet.training.history import Log
+from drive_unet.training.interruptions import WholeSteps
 from drive_unet.training.processes import accelerated, batches, callers_generators, draw_for, names_of_a_step
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
@@ -114,7 +117,8 @@ def fit(
     best Dice are in the model afterwards, with the threshold that gave it (``threshold_single``) and the
     best one for four flips there (``threshold``). Without a validation set the last weights stay, and the
     thresholds as they were. The same holds after an interruption (``KeyboardInterrupt``, which goes on to the
-    caller): the model is ready for use, and with ``out`` the run can be resumed.
+    caller): the model is ready for use, and with ``out`` the run can be resumed. Ctrl-C takes effect when the
+    step at hand is done and in the checkpoint, so that nothing is lost; pressed twice, at once.
 
     The same seed, data and versions give the same weights on the same device: every step draws from
     generators (PyTorch's, NumPy's and Python's) that depend on the seed and the step alone. Those of the
@@ -140,8 +144,8 @@ def fit(
         loss: ``loss(logits, vessels, fov)``; by default BCE plus half of soft Dice.
         patch_size: side of the patches in pixels.
         out: folder for ``best.safetensors``, written whenever a validation is better than all before
-            (without a validation set at the end), and the checkpoints ``last.pt`` and ``previous.pt``; seen
-            by all processes. None written by default.
+            (without a validation set at the end), the checkpoints ``last.pt`` and ``previous.pt``, and
+            ``train.log``, a line a checkpoint; seen by all processes. None written by default.
         overwrite: begin anew although ``out`` holds another run, which is replaced.
         resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted; where it is
             damaged, from ``previous.pt``, the one before it, with a warning. A run that had ended goes on
@@ -180,7 +184,7 @@ def fit(
     if validation is not None:
         _refuse_shared(train, validation)
     loss = loss or combine(bce=1.0, dice=0.5)
-    with accelerated(mixed_precision) as accelerator, callers_generators():
+    with accelerated(mixed_precision) as accelerator, callers_generators(), WholeSteps() as whole:
         a_step = batch_size * accelerator.num_processes
         numbers = {"steps": steps, "patches_a_step": a_step, "lr": lr, "weight_decay": weight_decay}
         numbers |= {"seed": seed, "average": average, "patch_size": patch_size}
@@ -209,6 +213,9 @@ def fit(
                 )
                 schedule.load_state_dict(renewed.state_dict())
         done, before, start = len(run.history), run.seconds, time.perf_counter()
+        kept = done  # steps in the last checkpoint
+        log = Log(folder if accelerator.is_main_process else None)
+        log.begin(checkpoints.settings, train.names, accelerator.device, done, anew=overwrite and not resume)
         shown = progress and accelerator.is_main_process
         steps_bar = bar(total=steps, initial=done, desc="training", unit="step", shown=shown)
         network.train()
@@ -216,7 +223,7 @@ def fit(
         watch = Watch(model, lr, names, accelerator)
         try:
             stream = batches(patches, batch_size, steps, done, seed, num_workers, accelerator)
-            for step, batch in enumerate(stream, start=done + 1):
+            for step, batch in enumerate(whole.of(stream), start=done + 1):
                 if run.stopped_early:
                     break
                 watch.labels(batch, step)
@@ -242,8 +249,22 @@ def fit(
                     run.seconds = before + time.perf_counter() - start
                     if accelerator.is_main_process:
                         checkpoints.save(keeper.state, vars(run) | {"folder": None})
+                        log.step(run, steps)
+                    kept = step
                 steps_bar.update()
                 steps_bar.set_postfix(_postfix(run), refresh=False)
+        except KeyboardInterrupt as error:
+            run.seconds = before + time.perf_counter() - start
+            if accelerator.is_main_process and not whole.broken and kept < len(run.history):
+                checkpoints.save(keeper.state, vars(run) | {"folder": None})
+                kept = len(run.history)
+            words = _came_to(run, steps, kept)
+            log(f"interrupted {words}")
+            raise KeyboardInterrupt(words) from error
+        except Exception as error:
+            with suppress(DataError):  # the folder may be why
+                log(f"stopped by {type(error).__name__}: {error}")
+            raise
         finally:  # interrupted, too, the network can be used, and knows what it learned from
             steps_bar.close()
             run.seconds = before + time.perf_counter() - start
@@ -255,6 +276,7 @@ def fit(
         if folder and accelerator.is_main_process:
             with written_into(folder):
                 model.save_pretrained(folder / BEST)
+        log(f"ended: {run}")
         accelerator.wait_for_everyone()
     return run
 
@@ -366,6 +388,14 @@ def _refuse_shared(train: DRIVEDataset, validation: DRIVEDataset) -> None:
             f"photographs {listed(shared)} are in both training and validation, pixel for pixel; split them "
             "by image"
         )
+
+
+def _came_to(run: TrainingRun, steps: int, kept: int) -> str:
+    """How far a run has come that is interrupted, and what of it its last checkpoint holds."""
+    words = f"after {len(run.history)} of {steps} steps"
+    if run.folder is None or not run.history:
+        return words
+    return f"{words}, {'none' if not kept else kept} of them kept in {run.folder / LAST}"
 
 
 def _postfix(run: TrainingRun) -> dict[str, str]:
