@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drive_unet.data.archives import is_junk, unpack
@@ -26,10 +26,13 @@ from drive_unet.data.pairing import (
     IMAGES,
     LABELS,
     OWN_FOV,
+    OWN_SECOND,
     VESSELS,
     Pair,
     child,
+    images,
     listed,
+    match,
     pair_folders,
 )
 from drive_unet.errors import DataError
@@ -89,9 +92,10 @@ def find_dataset(root: str | Path | None = None) -> DriveFolder:
     Args:
         root: "embedded"; or a folder, or a zip archive as downloaded, or a folder that holds one of these. It
             may hold DRIVE (`training` and `test` or `testing`, or their archives), another dataset of
-            `drive_unet.data.layouts`, or photographs of one's own: subfolders `images` and `labels`, and
-            `fov` or `mask` for masks of the field of view if there are any, paired by number or name (see
-            `pair_folders`). "~" stands for the home folder.
+            `drive_unet.data.layouts`, or photographs of one's own: subfolders `images` and `labels`, and if
+            there are any `fov` or `mask` for masks of the field of view and `second_observer` or `2nd_manual`
+            for the labels of a second observer, paired by number or name (see `pair_folders`). "~" stands for
+            the home folder.
 
     Returns:
         The copy. The test photographs' `vessels` are None where there are no labels, as in the official
@@ -236,6 +240,10 @@ def _look(folder: Path, root: Path) -> DriveFolder | None:
         )
     remedy = "add what is missing, or move what is too much elsewhere"
     own = pair_folders(image_dir, label_dir, child(folder, OWN_FOV), remedy=remedy)
+    second_dir = child(folder, OWN_SECOND)
+    if second_dir is not None:  # a second observer may have drawn some of them only
+        second = match([pair.name for pair in own], images(second_dir))
+        own = tuple(replace(pair, second=second.get(pair.name)) for pair in own)
     return DriveFolder(root, OWN, own, ())
 
 

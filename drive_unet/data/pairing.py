@@ -20,6 +20,7 @@ SECOND = ("2nd_manual", "2nd_manuals")
 # Those of somebody's own photographs, beside `images`.
 LABELS = ("labels", "label")
 OWN_FOV = ("fov", "fovs", *FOV)
+OWN_SECOND = ("second_observer", *SECOND)
 
 # By what files belong together: their names, or number and side of the eye.
 Key = TypeVar("Key", str, tuple[int, str])
