@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from drive_unet.errors import DataError
+
 _A_DAY = 24 * 3600.0  # seconds
 
 
@@ -62,6 +64,24 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(opened)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file that could not be written after long work, and its folder not made; nothing is made here.
+
+    Raises:
+        DataError: what stands in the way.
+    """
+    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if path.is_dir():
+        fault = "it is a folder"
+    elif existing != path and not existing.is_dir():
+        fault = f"{existing} is no folder"
+    elif not os.access(existing, os.W_OK):
+        fault = f"no permission to write to {existing}"
+    else:
+        return
+    raise DataError(f"{path} cannot be written, {fault}: name another file")
 
 
 def sweep(folder: Path, seconds: float = _A_DAY) -> None:

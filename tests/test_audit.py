@@ -314,6 +314,8 @@ def test_a_threshold_from_the_test(dataset, maps, scored):
     best = scored.ranking.best()[1]
     chosen = evaluate(maps, dataset, threshold=best)
     assert "threshold from the test" in named(guards(chosen, dataset, "own"))
+    default = evaluate(maps, dataset, threshold=best, threshold_from=evaluate(maps, dataset).threshold_from)
+    assert "threshold from the test" not in named(guards(default, dataset, "own")), "nobody chose it"
 
 
 # ---------------------------------------------------------------------- report and submission

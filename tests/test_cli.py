@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -626,6 +627,33 @@ def test_a_number_pairs_only_where_it_stands_for_one_photograph():
         "8": Path("08_vessels.png"),
     }
     assert match(["7 a", "7 b"], [Path("7 a_pred.png"), Path("7 c.png")]) == {"7 a": Path("7 a_pred.png")}
+
+
+def test_files_that_could_not_be_written_are_refused_before_anything_is_scored(own, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for command, option in (("evaluate", "--csv"), ("evaluate", "--report"), ("audit", "--report")):
+        for path, words in (
+            (tmp_path / "file" / "x", f"{tmp_path / 'file'} is no folder: name another file"),
+            (tmp_path, "it is a folder: name another file"),
+        ):
+            shown = refused(capsys, command, "nowhere", "--data", "nowhere", option, path)
+            assert f"{path} cannot be written, {words}" in shown
+    scores = tmp_path / "new" / "folder" / "scores.csv"
+    evaluated(capsys, own / "labels", "--data", own, "--csv", scores)
+    assert scores.is_file()
+
+
+def test_a_second_observer_of_one_s_own_photographs_is_compared(own, tmp_path, capsys):
+    copy = Path(shutil.copytree(own, tmp_path / "mine"))
+    assert evaluated(capsys, own / "labels", "--data", own)["second_observer"] is None
+    for folder in ("2nd_manual", "second_observer"):
+        (copy / folder).mkdir()
+        for letter, number in zip(LETTERS[:3], (21, 22, 23), strict=True):  # not of all
+            second = np.roll(tree(number), 1, axis=0)
+            grey(255)(second).save(copy / folder / f"eye {letter}.png")
+        scored = evaluated(capsys, copy / "labels", "--data", copy)
+        assert 0 < scored["second_observer"]["dice"] < 1
+        shutil.rmtree(copy / folder)
 
 
 def test_predictions_that_do_not_fit_are_refused(own, tmp_path, capsys):

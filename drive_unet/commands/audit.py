@@ -14,14 +14,17 @@ from drive_unet.data.find import find_dataset
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.evaluation.auditing import audit
-from drive_unet.evaluation.evaluator import Evaluation, evaluate, evaluate_second_observer
+from drive_unet.evaluation.evaluator import BY_DEFAULT, Evaluation, evaluate, evaluate_second_observer
 from drive_unet.evaluation.finished import finished_predictions
 from drive_unet.evaluation.guarding import guards
 from drive_unet.evaluation.kinds import arteries_and_veins
+from drive_unet.files import refuse_unwritable
 
 
 def run(options: argparse.Namespace) -> None:
     """Audit the folder of predictions that the options name, and print a verdict and a table, or JSON."""
+    if options.report:
+        refuse_unwritable(options.report)
     with redirect_stdout(sys.stderr):
         dataset = find_dataset(options.data)
         split, photographs = labelled(dataset, options.split)
@@ -62,7 +65,7 @@ def _threshold(folder: str, training: DRIVEDataset | None, scored: Evaluation) -
     """A threshold that was not chosen on these photographs, and where it came from."""
     if scored.ranking is None:
         return None
-    if scored.threshold is not None and scored.threshold_from != "by default":
+    if scored.threshold is not None and scored.threshold_from != BY_DEFAULT:
         return scored.threshold, scored.threshold_from
     if training is None:
         return None

@@ -36,7 +36,8 @@ from drive_unet.metrics.streaming import Pool
 # Pixels of arteries and of veins (H, W) bool by photograph, each read when it is asked for.
 Kinds = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-RECORDED = "recorded by drive-unet predict, which froze it"
+# Where thresholds come from that nobody gives, in words.
+BY_DEFAULT, RECORDED = "by default", "recorded by drive-unet predict, which froze it"
 
 # ---------------------------------------------------------------------- what comes back
 
@@ -177,8 +178,9 @@ class Evaluation:
         }
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write the scores image by image, and return the path; undefined scores are empty."""
+        """Write the scores image by image, making the folder, and return the path; undefined are empty."""
         path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["name", *SCORES])
             writer.writeheader()
@@ -346,7 +348,7 @@ def evaluate(
         passes = "four flips" if tta else "one pass"
         value, source = float(own), threshold_from or f"the network's own for {passes}"
     else:
-        value, source = 0.5, threshold_from or "by default"
+        value, source = 0.5, threshold_from or BY_DEFAULT
     given: Any = value
     cuts: list[float | None] = [given] * len(dataset) if np.ndim(given) == 0 else list(given)
     if len(cuts) != len(dataset):

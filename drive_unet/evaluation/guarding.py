@@ -10,7 +10,7 @@ import numpy as np
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.layouts import PUBLISHED
 from drive_unet.data.pairing import listed
-from drive_unet.evaluation.evaluator import Evaluation
+from drive_unet.evaluation.evaluator import BY_DEFAULT, Evaluation
 
 # Inside the field of view of DRIVE; the best that is known there, and a little more. Accuracy: Kovács and
 # Fazekas (arXiv 2111.03853) find .9582 at most among honest ones. Dice: about .83, and .79 between observers.
@@ -143,7 +143,9 @@ def resized_labels(photographs: DRIVEDataset, kind: str) -> list[Guard]:
 
 
 def threshold_from_test(evaluation: Evaluation) -> list[Guard]:
-    """A threshold that is the very best for the photographs that are scored."""
+    """A threshold that is the very best for the photographs that are scored, unless nobody chose it."""
+    if evaluation.threshold_from == BY_DEFAULT:
+        return []
     if evaluation.threshold is None or evaluation.ranking is None or not evaluation.ranking.tp[-1]:
         return []
     dice, best = evaluation.ranking.best()
