@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,27 @@ def test_readme_has_the_two_commands_each_on_one_line():
     assert START in lines
     assert TEST in lines
     assert not any(line.startswith("$ ") for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize("browser", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_continuous_integration_ends_with_a_banner_where_there_was_no_browser(tmp_path, browser, fails):
+    stub = f"""#!/bin/sh
+case "$*" in
+  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *browser*) exit {1 - browser} ;;
+  *pytest*) echo tests; exit {int(fails)} ;;
+esac
+"""
+    for path, text in ((".ci/run", text_of(".ci/run")), ("bin/python3", stub), ("bin/chromium", "#!/bin/sh")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    ran = subprocess.run(["bash", tmp_path / ".ci" / "run"], env=environment, capture_output=True, text=True)
+    assert ran.returncode == fails
+    assert ("NO BROWSER" in ran.stdout.split("tests\n")[1]) == (not browser)
 
 
 def test_continuous_integration_runs_the_readme_line_as_it_stands():
