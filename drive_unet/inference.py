@@ -88,7 +88,7 @@ def predict_flips(
     """The four flipped predictions, turned back: (4, H, W) float32. Their spread shows doubt."""
     run = Segmenter(model, tta=True, device=device)
     prepared = run.prepare(photograph, fov)
-    return prepared.restore(believed(run.flips([prepared])[:, 0], prepared))
+    return prepared.restore(believed(run.flips([prepared])[:, 0], prepared, run.threshold))
 
 
 def predict_all(
@@ -145,10 +145,14 @@ def segment(
     return run(photograph, fov)
 
 
-def believed(maps: Tensor, prepared: Prepared) -> Tensor:
-    """Maps (n, h, w) of a photograph without the vessels that networks see in its rim; see `Rim`."""
+def believed(maps: Tensor, prepared: Prepared, threshold: float) -> Tensor:
+    """Maps (n, h, w) of a photograph without the vessels that networks see in its rim; see `Rim`.
+
+    The threshold is that of their mean.
+    """
     rim = Rim(prepared.fov[0].numpy() > 0)
-    return torch.stack([each * torch.from_numpy(rim.belief(each.numpy())) for each in maps])
+    maps = torch.stack([each * torch.from_numpy(rim.belief(each.numpy())) for each in maps])
+    return maps * torch.from_numpy(rim.limit(maps.mean(dim=0).numpy(), threshold))
 
 
 class Segmenter:
@@ -203,7 +207,7 @@ class Segmenter:
         for indices in by_size.values():
             flips = self.flips([photographs[index] for index in indices])
             for position, index in enumerate(indices):
-                maps[index] = believed(flips[:, position], photographs[index]).mean(dim=0)
+                maps[index] = believed(flips[:, position], photographs[index], self.threshold).mean(dim=0)
         return maps
 
     def finish(self, prepared: Prepared, probability: Tensor) -> Segmentation:

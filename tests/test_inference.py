@@ -15,6 +15,7 @@ from drive_unet.inference import Segmenter, predict, predict_all, predict_flips,
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
 from drive_unet.preprocessing import Rim, detect_fov, prepare
+from drive_unet.preprocessing.fov import width_of
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,29 @@ def test_the_rim_holds_at_most_half_as_much_vessel_as_the_rest(model, shape):
     result = segment(model, dim)
     rim = result.fov & (ndimage.distance_transform_edt(result.fov) <= 0.012 * shape[1])
     assert result.vessels[rim].mean() <= 0.5 * result.vessels[result.fov & ~rim].mean()
+
+
+@pytest.mark.parametrize(("weights", "reduced"), [("default", 1), ("open", 2)])
+def test_nor_is_more_of_the_rim_called_where_the_mean_probability_is_low(weights, reduced):
+    photograph = np.asarray(Image.fromarray(retina()).reduce(reduced))
+    result = segment(UNet.from_pretrained(weights), photograph)
+    rim = result.fov & (ndimage.distance_transform_edt(result.fov) <= 0.012 * width_of(result.fov))
+    assert result.vessels[rim].mean() <= 0.5 * result.vessels[result.fov & ~rim].mean()
+
+
+def test_the_limit_at_the_rim_leaves_alone_what_is_below_it():
+    y, x = np.mgrid[:400, :420]
+    away = np.hypot(y - 200, x - 210)
+    fov, noise = away < 190, np.random.default_rng(0).random((400, 420))
+    rim = Rim(fov)
+    dense, sparse = (np.where(noise < share, 0.6, 0.3) for share in (0.1, 0.04))
+    np.testing.assert_array_equal(rim.limit(np.where(rim.outermost, sparse, dense), 0.5), 1)
+    np.testing.assert_array_equal(rim.limit(dense, 0.7), 1)  # nothing is called vessel
+    limit = rim.limit(dense, 0.5)
+    assert (limit[~rim.outermost] == 1).all()
+    assert (dense * limit >= 0.5)[rim.outermost].mean() <= 0.05
+    for empty in (np.ones_like(fov), np.zeros_like(fov)):
+        np.testing.assert_array_equal(Rim(empty).limit(dense, 0.5), 1)
 
 
 class Bare(torch.nn.Module):

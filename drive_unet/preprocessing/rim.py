@@ -16,6 +16,7 @@ _ARC = 0.1  # of the way around: a stretch of rim of which more than half looks 
 _FLOOR = 0.15  # a probability that is not doubted
 _OUTERMOST = 0.012  # of the width: so far from the rim half of what a network sees is dark
 _MOST = 0.4  # of the mean probability further inside; observers draw a third to two thirds there
+_DENSEST = 0.49  # of the share called vessel further inside; photographs like those learned from stay below
 
 
 class Rim:
@@ -23,7 +24,8 @@ class Rim:
 
     At each depth below the rim, the median along a stretch of it is what the rim alone looks like, and is
     taken off. If the outermost 1.2 % of the field of view's width still hold more vessel than networks find
-    there in photographs like those that they learned from, all of it counts the less.
+    there in photographs like those that they learned from, all of it counts the less: `belief` weighs the
+    probabilities, `limit` counts what a threshold makes of them.
 
     Args:
         fov: (h, w) bool; where the frame cuts it off there is no rim.
@@ -75,6 +77,27 @@ class Rim:
             most = _MOST * float(probability[inside].mean())
             belief[self.outermost] *= min(1.0, most / max(there, 1e-6))
         return belief
+
+    def limit(self, probability: np.ndarray, threshold: float) -> np.ndarray:
+        """What to multiply believed probabilities by, so that the outermost pixels are not called too often.
+
+        Args:
+            probability: (h, w) float, 0..1, times `belief`.
+            threshold: at and above which a pixel is vessel; a lower one than .15 is taken for that.
+
+        Returns:
+            (h, w) float32, 0..1; 1 where fewer are called vessel than may be, and away from the rim.
+        """
+        limit = np.ones(self.fov.shape, np.float32)
+        if not self.ring.any():
+            return limit
+        inside, threshold = self.fov & ~self.outermost, max(threshold, _FLOOR)
+        outermost = np.sort(probability[self.outermost])[::-1]
+        called = np.count_nonzero(probability[inside] >= threshold) / max(np.count_nonzero(inside), 1)
+        most = int(_DENSEST * called * len(outermost))
+        if most < len(outermost) and outermost[most] >= threshold:
+            limit[self.outermost] = 0.999 * threshold / outermost[most]
+        return limit
 
 
 def _filled(strip: np.ndarray, known: np.ndarray) -> np.ndarray:
