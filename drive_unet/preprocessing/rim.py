@@ -93,7 +93,7 @@ class Rim:
             return limit
         inside, threshold = self.fov & ~self.outermost, max(threshold, _FLOOR)
         outermost = np.sort(probability[self.outermost])[::-1]
-        called = np.count_nonzero(probability[inside] >= threshold) / max(np.count_nonzero(inside), 1)
+        called = float((probability[inside] >= threshold).mean()) if inside.any() else 0.0
         most = int(_DENSEST * called * len(outermost))
         if most < len(outermost) and outermost[most] >= threshold:
             limit[self.outermost] = 0.999 * threshold / outermost[most]
