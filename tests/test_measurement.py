@@ -76,6 +76,11 @@ def test_a_ring_is_a_loop_and_has_no_ends():
     assert table["curvature"] == pytest.approx(1 / 60, rel=0.05)
     assert (table["branch_points"], table["end_points"]) == (0, 0)
     assert np.isnan(table["tortuosity"]), "it has no chord"
+    beside = np.pad(mask, [(0, 40), (0, 0)])
+    beside[-20:-15, 10:-10] = True
+    table = measure(beside)
+    assert table["tortuosity"] == pytest.approx(1, abs=1e-3), "of the line alone"
+    assert table["length_density"] * beside.size > 2 * np.pi * 60 + 80
 
 
 @pytest.mark.parametrize(("amplitude", "wavelength"), [(3, 40), (10, 60), (12, 120)])
@@ -140,6 +145,8 @@ def test_the_fractal_dimension():
     assert measure(np.pad(np.ones((150, 150), bool), 9))["fractal_dimension"] == pytest.approx(2, abs=0.05)
     for angle in (0.1, 0.8, 1.3):
         assert measure(line(240, 4, angle))["fractal_dimension"] == pytest.approx(1, abs=0.05)
+    for length, known in ((40, False), (60, True)):
+        assert np.isfinite(measure(line(length, 3, 0.1))["fractal_dimension"]) == known
     for width in (1, 2, 3):
         curve = polyline(koch(5, 480), width, (256, 496))
         assert measure(curve)["fractal_dimension"] == pytest.approx(np.log(4) / np.log(3), abs=0.05)
@@ -245,6 +252,8 @@ def test_units_and_rows():
     assert cells["vessel length density"][3] == f"{table['length_density'] * 240:.2f}"
     row = table.as_dict()
     assert row["calibre_mean"] == width and row["fov_width"] == 240 and row["micrometres_per_pixel"] == 8
+    assert row["calibre_mean_fov"] == width / 240
+    assert row["length_density_fov"] == table["length_density"] * 240 and "tortuosity_fov" not in row
     assert len(table.calibres) == pytest.approx(200, abs=12) and np.median(table.calibres) == pytest.approx(
         5, rel=0.03
     )

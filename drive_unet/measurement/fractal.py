@@ -10,6 +10,7 @@ import numpy as np
 FINEST = 3  # pixels; smaller boxes see the pixels' own staircases
 COARSEST = 12  # the largest box fits so many times into the set
 ENOUGH = 6  # sizes of box from which a slope is read
+LEAST = 4  # sizes of box below which there is none: what is read from fewer is off by .2
 BLOCKS = (4, 6)  # coarse pixels to a box: boxes of 4, 6, 8, 12, 16, 24, ... pixels
 
 
@@ -27,7 +28,8 @@ def box_counting_dimension(mask: np.ndarray, finest: float = FINEST, coarsest: f
         coarsest: how many times the largest box fits into the set's extent.
 
     Returns:
-        the dimension; nan where there are fewer than two sizes of box, as for a dot.
+        the dimension; nan where there are fewer than four sizes of box, as for a set of less than eight times
+        `coarsest` pixels.
 
     Example:
         >>> round(box_counting_dimension(np.ones((240, 240), bool)), 1)
@@ -47,7 +49,7 @@ def box_counting_dimension(mask: np.ndarray, finest: float = FINEST, coarsest: f
                 sides.append(block * grain)
                 counts.append(_fewest(coarse, block))
         coarse, grain = _any(coarse, 2), 2 * grain
-    if len(sides) < 2:
+    if len(sides) < LEAST:
         return float("nan")
     kept = np.array(sides) >= finest
     if kept.sum() < ENOUGH:

@@ -87,13 +87,16 @@ class Measurements:
     def as_dict(self) -> dict[str, float]:
         """All numbers flat, for a row of a CSV: "calibre_mean", "B_calibre_mean", "calibre_mean_low", ...
 
-        In pixels; "fov_width" tells how to convert, and so does "micrometres_per_pixel" where it is known.
+        In pixels, and in widths of the field of view as "calibre_mean_fov", ...; "micrometres_per_pixel"
+        tells how to convert to those, where it is known.
         """
         row: dict[str, float] = {}
         for region, values in self.values.items():
             prefix = "" if region == WHOLE else f"{region}_"
             for key, value in values.items():
                 row[prefix + key] = value
+                if power := MEASURES[key].power:
+                    row[f"{prefix}{key}_fov"] = value / self.fov_width**power
                 if key in self.intervals.get(region, {}):
                     row[f"{prefix}{key}_low"], row[f"{prefix}{key}_high"] = self.intervals[region][key]
         row["fov_width"] = self.fov_width
@@ -319,7 +322,7 @@ def _region(
     arcs, chords, bends = _pieces(points, inside)
     straight = (arcs >= SHORTEST) & (chords > 0)
     if straight.any():
-        values["tortuosity"] = float(np.average((arcs / chords)[straight], weights=arcs[straight]))
+        values["tortuosity"] = float(np.average(arcs[straight] / chords[straight], weights=arcs[straight]))
     long = arcs >= SHORTEST
     if long.any():
         values["curvature"] = float(np.average(bends[long], weights=arcs[long]))
