@@ -20,6 +20,18 @@ from drive_unet.files import write_atomically
 RECORD = "drive-unet.jsonl"  # a line a file or a photograph; of two lines for the same one the later holds
 
 
+class Taken(DataError):
+    """A file is there already and must not be replaced.
+
+    Attributes:
+        unlike: what it was made of another of, where that is why.
+    """
+
+    def __init__(self, words: str, unlike: Iterable[str] = ()) -> None:
+        super().__init__(words)
+        self.unlike = frozenset(unlike)
+
+
 class Outputs:
     """What a command may write into a folder, which is made with the first file; threads may share it.
 
@@ -59,11 +71,11 @@ class Outputs:
             Whether all of them are there already, made of the same and as they were written.
 
         Raises:
-            DataError: naming the first that is there and is not so.
+            Taken: naming the first that is there and is not so.
         """
         complete = True
         for name in names:
-            path, entry = self.folder / name, self._entries.get(name)
+            path, entry, unlike = self.folder / name, self._entries.get(name), []
             if not os.path.lexists(path):
                 complete = False
                 continue
@@ -79,7 +91,7 @@ class Outputs:
                 complete = complete and entry["sha256"] is not None
                 continue
             if not self.overwrite:
-                raise DataError(f"{path} {why}: name another --out, or replace it with --overwrite")
+                raise Taken(f"{path} {why}: name another --out, or replace it with --overwrite", unlike)
             complete = False
         return complete
 
@@ -102,7 +114,7 @@ class Outputs:
             The file's path.
 
         Raises:
-            DataError: as `check`.
+            Taken: as `check`.
             OSError: if it cannot be written.
         """
         path = self.folder / name

@@ -18,8 +18,8 @@ from drive_unet.commands import predict as command
 from drive_unet.commands import threads
 from drive_unet.commands.main import main
 from drive_unet.data import read_image
-from drive_unet.inference import Segmenter
-from drive_unet.measurement import measure
+from drive_unet.inference import Segmenter, predict_flips
+from drive_unet.measurement import calibrated_weights, measure, measure_flips, packaged_calibration
 from drive_unet.outputs import RECORD
 
 SIZE = (58, 60)
@@ -208,6 +208,17 @@ def test_what_was_left_out_and_is_predicted_by_its_name_has_one_row(predict, tmp
         assert [row["status"] for row in csv.DictReader(file)] == ["done", "done"]
 
 
+def test_a_path_that_does_not_exist_has_a_row_until_it_does(predict, eyes, tmp_path):
+    code, said = predict(eyes / "eye 1.png", eyes / "gone.png")
+    row = rows(tmp_path / "out")["gone.png"]
+    assert code == 1 and "1 of 2" in said.out and row["status"] == "failed"
+    assert "does not exist: correct the path" in row["reason"]
+    Image.fromarray(photograph(4)).save(eyes / "gone.png")
+    assert predict(eyes / "eye 1.png", eyes / "gone.png", "--resume")[0] == 0
+    with (tmp_path / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["done", "done"]
+
+
 def test_masks_follow_the_tree(predict, tmp_path):
     left = disc() & (np.arange(SIZE[1]) < 30)
     write_files(tmp_path / "in", {f"{part}/eye.png": photograph(3) for part in "ab"})
@@ -252,6 +263,44 @@ def test_measurements_are_those_of_python(predict, weights, eyes, tmp_path):
     assert prepared["eye 2.png"]["calibre_mean"] == ""
     assert predict(eyes, "--resume", "--measure")[0] == 0  # what is there was not measured yet
     assert all(row["area_density"] for row in rows(tmp_path / "out").values())
+    code, said = predict(eyes, "--resume", "--measure", "--micrometres-per-pixel", 10)
+    assert code == 0 and "earlier" not in said.out
+    assert {row["micrometres_per_pixel"] for row in rows(tmp_path / "out").values()} == {"10"}
+    assert "3 of them earlier" in predict(eyes, "--resume", "--measure", "--micrometres-per-pixel", 10)[1].out
+
+
+def test_with_flips_each_measurement_has_the_interval_of_python(eyes, tmp_path, capsys):
+    words = ["predict", str(eyes / "eye 1.png"), "--measure", "--out", str(tmp_path / "out")]
+    assert main([*words, "--weights", "fast", "--tta"]) == 0
+    row, network = rows(tmp_path / "out")["eye 1.png"], UNet.from_pretrained("fast")
+    fov = segment(network, eyes / "eye 1.png").fov
+    expected = measure_flips(
+        predict_flips(network, eyes / "eye 1.png"),
+        network.threshold_for(tta=True),
+        fov,
+        calibration=packaged_calibration("fast"),
+    ).as_dict()
+    assert {"calibre_mean_low", "calibre_mean_high", "calibre_mean_fov"} <= set(expected)
+    for key, value in expected.items():
+        assert float(row[key] or "nan") == pytest.approx(value, rel=1e-4, abs=1e-6, nan_ok=True), key
+    assert main([*words[:-1], str(tmp_path / "drive"), "--weights", "drive", "--tta"]) == 0
+    assert "calibre_mean_low" not in rows(tmp_path / "drive")["eye 1.png"]  # no factors are known for them
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    unknown = {"default", "fast", "open", "synthetic", "synthetic-2", "drive"} - set(calibrated_weights())
+    assert f"needs --tta and packaged weights other than {' and '.join(sorted(unknown))}" in said
+
+
+def test_measurements_of_a_much_reduced_photograph_come_with_one_warning(predict, tmp_path):
+    large = {f"{number}.png": photograph(number, (1300, 1310)) for number in (3, 4)}
+    folder = write_files(tmp_path / "in", large)
+    code, said = predict(folder, "--measure")
+    assert code == 0 and said.err.count("\n") == 1 and "one to two pixels of that too wide" in said.err
+    scales = [float(row["network_scale"]) for row in rows(tmp_path / "out").values()]
+    assert len(scales) == 2 and max(scales) < 0.5
+    assert not predict(folder, out=tmp_path / "unmeasured")[1].err
 
 
 def test_the_camera_s_angle_decides_the_scale(predict, weights, tmp_path):
@@ -309,6 +358,16 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(predict, eyes, tmp_path, 
     Image.fromarray(photograph(9)).save(eyes / "eye 1.png")  # another photograph of that name
     code, said = predict(eyes, "--resume")
     assert code == 1 and "with another photograph" in said.err and not prepared
+    (tmp_path / "out" / "eye 2_vessels.png").write_bytes(b"touched")
+    Image.fromarray(photograph(7)).save(eyes / "new.png")
+    code, said = predict(eyes, "--resume")
+    assert code == 1 and "2 of 4 photographs are predicted, 1 of them earlier" in said.out
+    assert len(prepared) == 1 and said.err.count("\n") == 2
+    table = rows(tmp_path / "out")
+    assert table["new.png"]["status"] == table["eye 0.png"]["status"] == "done"
+    assert table["eye 1.png"]["status"] == table["eye 2.png"]["status"] == "failed"
+    assert "with another photograph" in table["eye 1.png"]["reason"]
+    assert "was changed after it had been written" in table["eye 2.png"]["reason"]
     assert predict(eyes, "--overwrite")[0] == 0
     (tmp_path / "out" / "eye 2_vessels.png").unlink()
     prepared.clear()

@@ -55,13 +55,13 @@ class Listing:
         photographs: each once, in the order of the names that were given.
         left_out: what was looked at and is no photograph, in words.
         reasons: why a file was left out, file by file; what the command wrote itself is not among them.
-        faults: what was named and cannot be used, in words.
+        faults: what was named and cannot be used, and why in words.
     """
 
     photographs: list[Photograph] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     reasons: dict[Path, str] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    faults: dict[Path, str] = field(default_factory=dict)
 
 
 def find_photographs(
@@ -81,14 +81,14 @@ def find_photographs(
     seen: set[Path] = set()
     for path in paths:
         if not path.exists():
-            listing.faults.append(f"{path} does not exist: correct the path")
+            listing.faults[path] = f"{path} does not exist: correct the path"
         elif not path.is_dir():
             _add(listing, seen, path, path.stem)
         else:
             try:
                 _look_into(listing, seen, path, recursive, own)
             except OSError as error:
-                listing.faults.append(
+                listing.faults[path] = (
                     f"{error.filename or path} cannot be read ({error.strerror or error}): give yourself "
                     "permission to read this folder"
                 )
@@ -116,7 +116,7 @@ def _look_into(
     if deeper:
         listing.left_out.append(f"{folder}: not looked into {listed(deeper)}; --recursive does that")
     if not photographs:
-        listing.faults.append(
+        listing.faults[folder] = (
             f"{folder} holds no photographs: name the folder that holds the files themselves"
         )
     for file in photographs:

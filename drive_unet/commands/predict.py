@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,12 +38,15 @@ from drive_unet.commands.photographs import (
 from drive_unet.commands.threads import choose
 from drive_unet.data.reading import check_fov, read_image, read_mask
 from drive_unet.errors import DataError
-from drive_unet.inference import Segmentation, Segmenter
-from drive_unet.outputs import Outputs, digest
+from drive_unet.inference import Segmentation, Segmenter, believed
+from drive_unet.outputs import Outputs, Taken, digest
 from drive_unet.preprocessing.fov import detect_fov, width_of
 from drive_unet.preprocessing.prepare import Prepared
 from drive_unet.preprocessing.quality import Quality, assess
 from drive_unet.progress import bar
+
+if TYPE_CHECKING:
+    from drive_unet.measurement.intervals import Calibration  # it loads scikit-image
 
 SUMMARY = "summary.csv"
 COLUMNS = (
@@ -61,6 +64,7 @@ COLUMNS = (
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 OUTLINE = (59, 240, 220)  # a colour that no retina has; keeps apart from red under all colour deficiencies
 SMALLEST = 16  # pixels along a side
+COARSE = 0.5  # of a photograph's size: measured at less by weights of one scale, widths are far off
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -75,9 +79,8 @@ def run(options: argparse.Namespace) -> int:
     if rank == 0:
         for words in listing.left_out:
             complain(words)
-        for fault in listing.faults:
+        for fault in listing.faults.values():
             complain(fault)
-    faults = len(listing.faults)
     if not listing.photographs:
         return 1
     device = device_of(options.device or _own_gpu())
@@ -103,21 +106,24 @@ def run(options: argparse.Namespace) -> int:
         overlay="overlay" in kinds,
         measured=options.measure,
         scale=options.micrometres_per_pixel,
+        calibration=_calibration(options),
     )
     share = photographs[rank::processes]
     finished = command.check(share, resume=options.resume)  # all of them before the first is written
     if rank == 0:
         outputs.check([SUMMARY], {"command": "predict"})
+        for path, fault in listing.faults.items():
+            _tell(outputs, str(path), path, FAILED, fault)
         for photograph, fault in collisions.items():
             complain(fault)
             _tell(outputs, str(photograph.path), photograph.path, FAILED, fault)
         for path, reason in listing.reasons.items():
             _tell(outputs, str(path), path, LEFT_OUT, reason)
-    faults += len(collisions)
+    faults = 0 if rank else len(listing.faults) + len(collisions)
     together = _join(processes)
     choose()
     todo = [photograph for photograph in share if photograph not in finished]
-    done, left_out = len(finished), 0
+    done, left_out, coarse = len(finished), 0, False
     try:
         with bar(total=len(todo), desc="predicting", unit="photograph", shown=rank == 0) as progress:
             for outcome in command.outcomes(todo, options.batch):
@@ -135,6 +141,9 @@ def run(options: argparse.Namespace) -> int:
                         _say(outcome.words, sys.stdout)
                     if outcome.poor:
                         _say(outcome.poor, sys.stdout)
+                    if outcome.coarse and not coarse:
+                        coarse = True
+                        _say(f"drive-unet: {outcome.coarse}", sys.stderr)
                 progress.update()
     except (KeyboardInterrupt, _CannotGoOn) as stopped:
         if sys.stderr.isatty():
@@ -181,6 +190,7 @@ class _Outcome:
     photograph: Photograph
     words: str = ""
     poor: str = ""
+    coarse: str = ""  # what is wrong with measurements at the network's scale
     fault: str = ""
     error: BaseException | None = None
     left_out: str = ""
@@ -208,6 +218,7 @@ class _Command:
     overlay: bool
     measured: bool
     scale: float | None
+    calibration: Calibration | None = None  # of the intervals of measurements
     written: int = 0
 
     def made_of(self, photograph: Photograph) -> dict[str, Any]:
@@ -220,7 +231,11 @@ class _Command:
         return [photograph.output(kind) for kind in self.kinds]
 
     def check(self, photographs: Iterable[Photograph], resume: bool) -> set[Photograph]:
-        """Those that need not be predicted again; DataError if an output must not be replaced."""
+        """Those that need not be predicted again; Taken if an output must not be replaced.
+
+        When a run is resumed, that is raised only for other settings, which all photographs share; what else
+        keeps one from being written is told when its turn comes.
+        """
         finished = set()
         for photograph in photographs:
             if not any(os.path.lexists(self.outputs.folder / name) for name in self.names(photograph)):
@@ -229,11 +244,27 @@ class _Command:
                 made_of = self.made_of(photograph)
             except OSError:
                 continue  # is told when it is read
-            row = self.outputs.rows.get(photograph.name, {})
-            told = row.get("status") == DONE and ("calibre_mean" in row or not self.measured)
-            if self.outputs.check(self.names(photograph), made_of) and told and resume:
+            try:
+                complete = self.outputs.check(self.names(photograph), made_of)
+            except Taken as taken:
+                if not resume or taken.unlike & self.settings.keys():
+                    raise
+                continue
+            if complete and resume and self._told(self.outputs.rows.get(photograph.name, {})):
                 finished.add(photograph)
         return finished
+
+    def _told(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row says all that is asked for."""
+        if row.get("status") != DONE or not self.measured:
+            return row.get("status") == DONE
+        scale = None if self.scale is None else f"{self.scale:.6g}"
+        ranged = self.calibration is not None
+        return (
+            "network_scale" in row
+            and row.get("micrometres_per_pixel") == scale
+            and ("calibre_mean_low" in row) == ranged
+        )
 
     def outcomes(self, photographs: Sequence[Photograph], batch: int) -> Iterator[_Outcome]:
         """What comes of each, in their order; a few are read ahead and a few are still being written."""
@@ -261,12 +292,12 @@ class _Command:
         ready = [each for each in loaded if isinstance(each, _Loaded)]
         maps: dict[str, Tensor | _Outcome] = {}
         try:
-            results = self.segmenter.maps([each.prepared for each in ready])
+            results = self._maps([each.prepared for each in ready])
             maps = {each.photograph.name: result for each, result in zip(ready, results, strict=True)}
         except Exception:  # too large together, or one of them broke it: each for itself
             for each in ready:
                 maps[each.photograph.name] = _attempt(
-                    each.photograph, lambda each=each: self.segmenter.maps([each.prepared])[0]
+                    each.photograph, lambda each=each: self._maps([each.prepared])[0]
                 )
         steps: list[_Outcome | Future[_Outcome]] = []
         for part in loaded:
@@ -277,6 +308,15 @@ class _Command:
             else:
                 steps.append(writing.submit(_attempt, part.photograph, self.write, part, result))
         return steps
+
+    def _maps(self, photographs: Sequence[Prepared]) -> list[Tensor]:
+        """The map (1, h, w) of each; of a measurement with intervals the maps (4, h, w) of its flips."""
+        if self.calibration is None:
+            return [probability[None] for probability in self.segmenter.maps(photographs)]
+        return [
+            believed(self.segmenter.flips([each])[:, 0], each, self.segmenter.threshold)
+            for each in photographs
+        ]
 
     def load(self, photograph: Photograph) -> _Loaded | _Outcome:
         """Read a photograph and prepare it."""
@@ -301,9 +341,9 @@ class _Command:
         quality = assess(image, fov)
         return _Loaded(photograph, prepared, image if self.overlay else None, fov_from, quality, made_of)
 
-    def write(self, loaded: _Loaded, probability: Tensor) -> _Outcome:
+    def write(self, loaded: _Loaded, maps: Tensor) -> _Outcome:
         """Write what was asked for of a photograph."""
-        photograph, result = loaded.photograph, self.segmenter.finish(loaded.prepared, probability)
+        photograph, result = loaded.photograph, self.segmenter.finish(loaded.prepared, maps.mean(dim=0))
         for kind, name in zip(self.kinds, self.names(photograph), strict=True):
             picture = _DRAW[kind](result, loaded.image)
             try:
@@ -334,32 +374,49 @@ class _Command:
             "fov_from": loaded.fov_from or "photograph",
             "vessel_share": round(float(share), 5),
         }
+        scale = loaded.prepared.image.shape[-1] / width
         if self.measured:
-            row |= self._measure(result)
+            row |= {"network_scale": f"{scale:.4g}"} | self._measure(loaded.prepared, result, maps)
         self.outputs.tell(photograph.name, row)  # here, so that an interruption loses no row
         self.written += 1
         words = f" ({loaded.fov_from})" if loaded.fov_from else ""
         written = self.outputs.folder / self.names(photograph)[0]
         words = f"{photograph.path}: {share:.1%} of the field of view{words} is vessel, {written}"
         poor = "" if loaded.quality.good else f"{photograph.path}: {loaded.quality}"
-        return _Outcome(photograph, words, poor=poor)
+        coarse = ""
+        if self.measured and scale < COARSE and not getattr(self.segmenter.preprocessing, "finest", None):
+            coarse = (
+                f"{photograph.path} and others like it are measured at {scale:.2g} of their size, the scale "
+                "of these weights: vessels come out one to two pixels of that too wide, and intervals do not "
+                "hold it; --weights default or open see finer, network_scale in the table tells the scale"
+            )
+        return _Outcome(photograph, words, poor=poor, coarse=coarse)
 
-    def _measure(self, result: Segmentation) -> dict[str, Any]:
+    def _measure(self, prepared: Prepared, result: Segmentation, maps: Tensor) -> dict[str, Any]:
         """The measurements of a photograph, for its row; empty where there was nothing to measure."""
-        from drive_unet.measurement import measure  # here: it loads scikit-image
+        from drive_unet.measurement import measure, measure_flips  # here: they load scikit-image
 
-        measured = measure(
-            result.vessels,
-            result.fov,
-            result.probability,
-            threshold=self.segmenter.threshold,
-            scale=self.scale,
-        ).as_dict()
+        threshold, fov = self.segmenter.threshold, result.fov
+        if self.calibration is None:
+            measured = measure(result.vessels, fov, result.probability, threshold=threshold, scale=self.scale)
+        else:
+            flips = prepared.restore(maps)
+            measured = measure_flips(flips, threshold, fov, scale=self.scale, calibration=self.calibration)
         return {
             key: f"{value:.6g}" if value == value else ""
-            for key, value in measured.items()
+            for key, value in measured.as_dict().items()
             if key != "fov_width"
         }
+
+
+def _calibration(options: argparse.Namespace) -> Calibration | None:
+    """What intervals of measurements are made with: of four flips, by weights for which it is packaged."""
+    if not (options.measure and options.tta):
+        return None
+    from drive_unet.measurement import calibrated_weights, packaged_calibration
+
+    weights = options.weights or "default"
+    return packaged_calibration(weights) if weights in calibrated_weights() else None
 
 
 def _attempt(photograph: Photograph, step: Callable, *arguments: Any) -> Any:
@@ -467,10 +524,16 @@ def _tell(outputs: Outputs, key: str, path: Path, status: str, reason: str) -> N
 
 
 def _summarise(outputs: Outputs) -> None:
-    """Write the table of all files that runs met; what was left out once may have been predicted since."""
-    done = {row["photograph"] for row in outputs.rows.values() if row["status"] != LEFT_OUT}
-    rows = [outputs.rows[name] for name in sorted(outputs.rows)]
-    rows = [row for row in rows if row["status"] != LEFT_OUT or row["photograph"] not in done]
+    """Write the table of all files that runs met; what was left out or absent may be there since."""
+    read = {row["photograph"] for row in outputs.rows.values() if row["status"] != LEFT_OUT}
+    done = {row["photograph"] for row in outputs.rows.values() if row["status"] == DONE}
+    rows = []
+    for name, row in sorted(outputs.rows.items()):
+        unnamed = (
+            row["status"] == FAILED and name == row["photograph"]
+        )  # told by its path, before it was read
+        if row["photograph"] not in (read if row["status"] == LEFT_OUT else done if unnamed else ()):
+            rows.append(row)
     columns = [*COLUMNS, *dict.fromkeys(key for row in rows for key in row if key not in COLUMNS)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)

@@ -1,5 +1,6 @@
 from .fractal import box_counting_dimension as box_counting_dimension
 from .intervals import calibrate as calibrate
+from .intervals import calibrated_weights as calibrated_weights
 from .intervals import measure_flips as measure_flips
 from .intervals import packaged_calibration as packaged_calibration
 from .intervals import save_calibration as save_calibration

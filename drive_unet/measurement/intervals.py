@@ -154,8 +154,7 @@ def packaged_calibration(weights: str | None = None) -> dict[str, dict[str, tupl
         >>> low < high
         True
     """
-    text = resources.files("drive_unet.measurement").joinpath(PACKAGED).read_text(encoding="utf-8")
-    known = json.loads(text)
+    known = _packaged()
     chosen = [known[weights]] if weights in known else list(known.values())
     widest: dict[str, dict[str, tuple[float, float]]] = {}
     for factors in chosen:
@@ -164,6 +163,17 @@ def packaged_calibration(weights: str | None = None) -> dict[str, dict[str, tupl
                 before = widest.setdefault(region, {}).get(key, (np.inf, -np.inf))
                 widest[region][key] = (min(low, before[0]), max(high, before[1]))
     return widest
+
+
+def calibrated_weights() -> list[str]:
+    """The names of the weights that have packaged factors of their own."""
+    return sorted(_packaged())
+
+
+def _packaged() -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+    return json.loads(
+        resources.files("drive_unet.measurement").joinpath(PACKAGED).read_text(encoding="utf-8")
+    )
 
 
 def save_calibration(calibrations: Mapping[str, Calibration]) -> Path:
