@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from drive_unet.data.beside import fov_beside
 from drive_unet.data.reading import read_image
 from drive_unet.models import fused
 from drive_unet.preprocessing.prepare import Prepared, prepare
@@ -59,7 +60,8 @@ def predict(
             (B, 1, H, W); it stays where and as it is.
         photograph: a `Sample`, a (3, H, W) tensor (float 0..1 or uint8), an (H, W, 3) uint8 array, a Pillow
             image, or a path.
-        fov: (H, W) bool; by default a sample's own, else found in the photograph.
+        fov: (H, W) bool; by default a sample's own, or of a path the mask in fov/ or mask/ beside images/,
+            else found in the photograph.
         tta: average over four flips (test-time augmentation); four times the work.
         tile: side of overlapping tiles in pixels, at the network's scale; by default the whole picture at
             once up to 4 megapixels, tiles of 1024 beyond.
@@ -195,8 +197,10 @@ class Segmenter:
 
     def prepare(self, photograph: AnyPhotograph, fov: np.ndarray | None = None) -> Prepared:
         """What the network is given of a photograph."""
-        image = read_image(photograph) if isinstance(photograph, str | Path) else photograph
-        return prepare(image, fov, self.preprocessing, self.field_of_view)
+        if isinstance(photograph, str | Path):
+            path, photograph = Path(photograph), read_image(photograph)
+            fov = fov_beside(path, photograph) if fov is None else fov
+        return prepare(photograph, fov, self.preprocessing, self.field_of_view)
 
     def maps(self, photographs: Sequence[Prepared]) -> list[Tensor]:
         """Probability (h, w) float32 at the network's scale for each; those of one size in one batch."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from builders import write_files
 
-from drive_unet import DRIVEDataset, UNet, evaluate, predict_all
+from drive_unet import DRIVEDataset, UNet, evaluate, predict, predict_all, segment
 from drive_unet.commands.main import main
 from drive_unet.data.reading import read_prediction
 from drive_unet.evaluation.results import KEYS, plain
@@ -115,6 +115,19 @@ def test_three_ways_to_a_score_agree(trips, kind, passes, tmp_path, capsys):
     assert rows == pytest.approx(plain(by_hand.pooled), abs=1e-6)
     for key in ("AUC", "AP"):
         assert probability[KEYS[key]] == pytest.approx(expected.pooled[key], abs=1e-4)
+
+
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("kind", MASKS)
+def test_a_path_is_predicted_as_the_dataset_that_holds_it(trips, kind, passes):
+    trip, flips = getattr(trips, kind.replace(" ", "_")), passes == "four flips"
+    rows = zip(trip.photographs.names, trip.photographs, trip.maps[passes], strict=True)
+    for name, sample, expected in rows:
+        path = trip.folder / "data" / "images" / f"{name}.png"
+        np.testing.assert_allclose(predict(trips.model, path, tta=flips), expected, atol=1e-6)
+        segmented = segment(trips.model, str(path), tta=flips, threshold=0.5)
+        np.testing.assert_allclose(segmented.probability, expected, atol=1e-6)
+        assert (segmented.fov == (sample.fov[0].numpy() > 0)).all()
 
 
 def test_the_two_thresholds_and_the_masks_make_a_difference(trips):

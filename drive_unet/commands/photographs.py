@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -13,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from drive_unet.data.archives import is_junk
+from drive_unet.data.beside import masks_beside
 from drive_unet.data.dicom import is_dicom
-from drive_unet.data.pairing import IMAGES, OWN_FOV, child, images, listed, match
+from drive_unet.data.pairing import images, listed, match
 from drive_unet.errors import DataError
 
 # Endings by which published sets and this package name the labels, masks and predictions of photographs.
@@ -200,33 +200,22 @@ def find_masks(photographs: Sequence[Photograph], folder: Path | None) -> dict[P
     Raises:
         DataError: if a folder is given and is none, or lacks a mask.
     """
+    if folder is None:
+        beside = masks_beside(photograph.path for photograph in photographs)
+        return {each: beside[each.path] for each in photographs if each.path in beside}
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: name the one that holds the masks of the field of view")
     masks: dict[Photograph, Path] = {}
-    if folder is not None:
-        if not folder.is_dir():
-            raise DataError(f"{folder} is no folder: name the one that holds the masks of the field of view")
-        for part, group in _grouped(
-            photographs, lambda photograph: PurePosixPath(photograph.name).parent
-        ).items():
-            below = folder / part if (folder / part).is_dir() else folder
-            matched = match([photograph.path.stem for photograph in group], images(below))
-            masks |= {each: matched[each.path.stem] for each in group if each.path.stem in matched}
-        if lacking := [photograph.path for photograph in photographs if photograph not in masks]:
-            raise DataError(f"{folder} lacks the masks of {listed(lacking)}")
-        return masks
-    for parent, group in _grouped(photographs, lambda photograph: photograph.path.parent).items():
-        beside = child(parent.resolve().parent, OWN_FOV) if parent.resolve().name.lower() in IMAGES else None
-        if beside is not None:
-            inside = {photograph.path.stem: photograph for photograph in group}
-            with suppress(DataError):  # of files that do not pair one by one: they were not meant for it
-                masks |= {inside[stem]: mask for stem, mask in match(inside, images(beside)).items()}
-    return masks
-
-
-def _grouped(photographs: Iterable[Photograph], key: Callable) -> dict:
-    groups: dict = {}
+    by_part: dict[PurePosixPath, list[Photograph]] = {}
     for photograph in photographs:
-        groups.setdefault(key(photograph), []).append(photograph)
-    return groups
+        by_part.setdefault(PurePosixPath(photograph.name).parent, []).append(photograph)
+    for part, group in by_part.items():
+        below = folder / part if (folder / part).is_dir() else folder
+        matched = match([photograph.path.stem for photograph in group], images(below))
+        masks |= {each: matched[each.path.stem] for each in group if each.path.stem in matched}
+    if lacking := [photograph.path for photograph in photographs if photograph not in masks]:
+        raise DataError(f"{folder} lacks the masks of {listed(lacking)}")
+    return masks
 
 
 def is_drawn(image: np.ndarray) -> bool:

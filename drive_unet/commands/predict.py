@@ -36,7 +36,8 @@ from drive_unet.commands.photographs import (
     set_aside_collisions,
 )
 from drive_unet.commands.threads import choose
-from drive_unet.data.reading import check_fov, read_image, read_mask
+from drive_unet.data.beside import read_fov
+from drive_unet.data.reading import read_image
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmentation, Segmenter, believed
 from drive_unet.outputs import Outputs, Taken, digest
@@ -451,17 +452,12 @@ def _result(outcome: _Outcome | Future[_Outcome]) -> _Outcome:
 def _fov(path: Path | None, image: np.ndarray, given: bool) -> tuple[np.ndarray | None, str]:
     """A photograph's field of view, (H, W) bool, None where it is to be found; and its source in words.
 
-    What lies beside a photograph and is no field of view, such as vessel labels in a folder named mask, was
-    not meant as one; only what was given must be.
+    What was given must be one; what lies beside it need not, see `fov_beside`.
     """
     if path is None:
         return None, ""
     try:
-        mask = read_mask(path, smooth=True)
-        if mask.shape != image.shape[:2]:
-            sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape)]
-            raise DataError(f"{path} is {sizes[0]} (width x height), but its photograph is {sizes[1]}")
-        check_fov(path, mask)
+        mask = read_fov(path, image)
     except DataError:
         if given:
             raise
