@@ -73,7 +73,9 @@ def predict(
         (H, W) float32, 0..1; 0 outside the field of view.
 
     Raises:
-        ValueError: for an image of another shape, or an overlap that leaves too little of the tile.
+        ValueError: for an image of another shape, a network whose answer has another, or an overlap that
+            leaves too little of the tile.
+        FloatingPointError: if the network's answer is not a number somewhere.
         DataError: for a path that cannot be read, or a photograph that shows no field of view.
     """
     run = Segmenter(model, tta=tta, tile=tile, overlap=overlap, field_of_view=field_of_view, device=device)
@@ -120,7 +122,11 @@ def predict_each(
     """The maps of `predict_all` one after the other, so that only one is in memory."""
     run = Segmenter(model, tta=tta, device=device)
     for index in bar(range(len(dataset)), desc="predicting", unit="image", shown=progress):
-        yield run(dataset.stored(index)).probability
+        try:
+            result = run(dataset.stored(index))
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{dataset.names[index]}: {error}") from error
+        yield result.probability
 
 
 def segment(
@@ -228,7 +234,7 @@ class Segmenter:
         if tile is not None and not 0 <= self.overlap < tile:
             raise ValueError(f"overlap {self.overlap} must be 0 or more and smaller than the tile, {tile}")
         if tile is None or (height <= tile and width <= tile):
-            maps = [torch.sigmoid(self.model(batch.flip(axes)).float()) for axes in self.turns]
+            maps = [self._answer(batch.flip(axes)) for axes in self.turns]
         else:
             if tile - self.overlap < self.multiple:
                 raise ValueError(
@@ -236,7 +242,25 @@ class Segmenter:
                     "the step of the network's grid"
                 )
             maps = [self._tiled(batch.flip(axes), tile) for axes in self.turns]
-        return torch.stack([part.flip(axes)[:, 0] for part, axes in zip(maps, self.turns, strict=True)]).cpu()
+        turned = [part.flip(axes)[:, 0] for part, axes in zip(maps, self.turns, strict=True)]
+        result = torch.stack(turned).cpu()
+        if torch.isnan(result).any():
+            raise FloatingPointError(
+                "the network's answer is not a number (NaN) in places: its weights are damaged, or came of a "
+                "training that failed, so take others"
+            )
+        return result
+
+    def _answer(self, batch: Tensor) -> Tensor:
+        """The network's probabilities, (B, 1, h, w), for images (B, C, h, w)."""
+        logits = self.model(batch)
+        wanted = (len(batch), 1, *batch.shape[-2:])
+        if tuple(logits.shape) != wanted:
+            raise ValueError(
+                f"the network makes {tuple(logits.shape)} of images {tuple(batch.shape)}, where one logit a "
+                f"pixel is wanted, {wanted}: take one that segments, of one class, and keeps height and width"
+            )
+        return torch.sigmoid(logits.float())
 
     def _tiled(self, batch: Tensor, tile: int) -> Tensor:
         """Blend overlapping tiles with weights that fall off over the overlap; (B, 1, h, w)."""
@@ -249,7 +273,7 @@ class Segmenter:
                 rows, columns = (_ramp(side, self.overlap, part.device) for side in part.shape[-2:])
                 blend = rows[:, None] * columns
                 window = (..., slice(top, top + tile), slice(left, left + tile))
-                total[window] += torch.sigmoid(self.model(part).float()) * blend
+                total[window] += self._answer(part) * blend
                 weight[window] += blend
         return total / weight
 

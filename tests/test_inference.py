@@ -192,6 +192,29 @@ def test_any_network_that_gives_logits_will_do(drive):
     assert network.training
 
 
+class Halving(torch.nn.Module):
+    """A network whose answer is half as high and wide as the image."""
+
+    def forward(self, image):
+        return image[:, :1, ::2, ::2]
+
+
+@pytest.mark.parametrize("network", [Halving(), UNet(num_classes=2, widths=(4, 6))], ids=["size", "classes"])
+@pytest.mark.parametrize("tile", [None, 256])
+def test_an_answer_of_another_shape_is_refused_in_words(drive, network, tile):
+    with pytest.raises(ValueError, match=r"makes \(1, .* one logit a pixel is wanted, \(1, 1, \d+, \d+\)"):
+        predict(network, drive.test[0], tile=tile)
+
+
+def test_an_answer_that_is_no_number_is_refused_by_the_photograph_s_name(drive):
+    network = Bare()
+    torch.nn.init.constant_(network.layer.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="answer is not a number .* take others"):
+        segment(network, drive.test[0])
+    with pytest.raises(FloatingPointError, match=f"^{drive.test.names[0]}: the network's answer"):
+        predict_all(network, drive.test)
+
+
 def test_the_caller_s_network_stays_where_it_is(drive):
     network = UNet(widths=(4, 4)).train()
     predict(network, drive.test[0], device="cpu")

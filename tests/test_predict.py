@@ -416,6 +416,20 @@ def test_whatever_is_wrong_with_a_photograph_is_a_line_and_a_row(predict, tmp_pa
     assert len(pictures(tmp_path / "out")) == 4 and "2 of 9 photographs" in said.out
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_weights_that_are_no_numbers_are_named_and_write_nothing(eyes, tmp_path, capsys, batch):
+    model = UNet(widths=(4, 6))
+    torch.nn.init.constant_(model.head.bias, float("nan"))
+    weights, out = model.save_pretrained(tmp_path / "nan.safetensors"), tmp_path / "out"
+    words = ["predict", eyes, "--out", out, "--weights", weights, "--batch", batch]
+    assert main([*map(str, words)]) == 1
+    said, table = capsys.readouterr(), rows(out)
+    assert len(said.err.splitlines()) == 3 and not pictures(out)
+    for photograph_, line in zip(sorted(table), said.err.splitlines(), strict=True):
+        assert photograph_ in line and str(weights) in line and "not a number" in line
+        assert table[photograph_]["status"] == "failed"
+
+
 def test_folders_without_photographs(predict, tmp_path):
     (tmp_path / "in").mkdir()
     code, said = predict(tmp_path / "in")

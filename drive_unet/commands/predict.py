@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     device = device_of(options.device or _own_gpu())
     model = network(options.weights)
     command = _Command(
+        weights=options.weights or "default",
         segmenter=Segmenter(
             model,
             tta=options.tta,
@@ -210,6 +211,7 @@ class _CannotGoOn(Exception):
 class _Command:
     """What is done to every photograph, in three steps that overlap: `load`, the network, `write`."""
 
+    weights: str  # by name, for what is wrong with them
     segmenter: Segmenter
     outputs: Outputs
     kinds: Sequence[str]
@@ -293,13 +295,12 @@ class _Command:
         ready = [each for each in loaded if isinstance(each, _Loaded)]
         maps: dict[str, Tensor | _Outcome] = {}
         try:
-            results = self._maps([each.prepared for each in ready])
+            results = self._maps(ready)
             maps = {each.photograph.name: result for each, result in zip(ready, results, strict=True)}
         except Exception:  # too large together, or one of them broke it: each for itself
             for each in ready:
-                maps[each.photograph.name] = _attempt(
-                    each.photograph, lambda each=each: self._maps([each.prepared])[0]
-                )
+                result = _attempt(each.photograph, lambda each=each: self._maps([each])[0])
+                maps[each.photograph.name] = result
         steps: list[_Outcome | Future[_Outcome]] = []
         for part in loaded:
             if isinstance(part, _Outcome):
@@ -310,14 +311,18 @@ class _Command:
                 steps.append(writing.submit(_attempt, part.photograph, self.write, part, result))
         return steps
 
-    def _maps(self, photographs: Sequence[Prepared]) -> list[Tensor]:
+    def _maps(self, ready: Sequence[_Loaded]) -> list[Tensor]:
         """The map (1, h, w) of each; of a measurement with intervals the maps (4, h, w) of its flips."""
-        if self.calibration is None:
-            return [probability[None] for probability in self.segmenter.maps(photographs)]
-        return [
-            believed(self.segmenter.flips([each])[:, 0], each, self.segmenter.threshold)
-            for each in photographs
-        ]
+        photographs = [each.prepared for each in ready]
+        try:
+            if self.calibration is None:
+                return [probability[None] for probability in self.segmenter.maps(photographs)]
+            return [
+                believed(self.segmenter.flips([each])[:, 0], each, self.segmenter.threshold)
+                for each in photographs
+            ]
+        except FloatingPointError as error:
+            raise FloatingPointError(f"with the weights {self.weights} {error}") from error
 
     def load(self, photograph: Photograph) -> _Loaded | _Outcome:
         """Read a photograph and prepare it."""
