@@ -125,3 +125,29 @@ def write_files(root: Path, files: dict[str, np.ndarray | Image.Image]) -> Path:
             picture = Image.fromarray(picture if picture.dtype != bool else (picture * 255).astype(np.uint8))
         picture.save(path)
     return root
+
+
+def write_dicom(
+    path: Path, pixels: np.ndarray, kind: str = "RGB", stored: int = 8, *, deflated: bool = False
+) -> Path:
+    """Write a DICOM file of one frame, without compression or the whole deflated."""
+    import pydicom
+
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = getattr(
+        pydicom.uid, "DeflatedExplicitVRLittleEndian" if deflated else "ExplicitVRLittleEndian"
+    )
+    header.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    header.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID
+    header.Rows, header.Columns = pixels.shape[:2]
+    header.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+    header.PhotometricInterpretation, header.PixelRepresentation = kind, 0
+    header.BitsAllocated, header.BitsStored, header.HighBit = pixels.itemsize * 8, stored, stored - 1
+    if pixels.ndim == 3:
+        header.PlanarConfiguration = 0
+    header.PixelData = pixels.tobytes()
+    header.save_as(path, enforce_file_format=True)
+    return path

@@ -175,20 +175,21 @@ def test_photographs_in_grey_16_bit_and_with_alpha(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), photograph(21))
 
 
-def png_of_16_bits(levels: np.ndarray) -> bytes:
-    """A PNG of (H, W, 3) uint16, which Pillow cannot write."""
+def png_of_16_bits(levels: np.ndarray, significant: int | None = None) -> bytes:
+    """A PNG of (H, W, 3) uint16, which Pillow cannot write, or of (H, W); how many bits it says it uses."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (
             struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
         )
 
-    height, width, _ = levels.shape
+    height, width, channels = (*levels.shape, 1)[:3]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    )
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if significant is not None:
+        parts.insert(1, (b"sBIT", bytes([significant] * channels)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
@@ -215,6 +216,22 @@ def test_a_file_s_own_depth_counts_however_dark_it_is(tmp_path):
     tifffile.imwrite(tmp_path / "dark.tif", dark, extratags=[(281, "H", 1, 4095, True)])
     expected = np.round(dark * (255 / 4095)).astype(np.uint8)
     np.testing.assert_array_equal(read_image(tmp_path / "dark.tif")[..., 0], expected)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_png_s_own_depth_counts_however_dark_it_is(tmp_path, bits):
+    dark = photograph(21).astype(np.uint16) * 3  # at most 10 bits
+    for path, levels in ((tmp_path / "colour.png", dark), (tmp_path / "grey.png", dark[..., 1])):
+        path.write_bytes(png_of_16_bits(levels, significant=bits))
+        expected = np.round(levels * (255 / (2**bits - 1))).astype(np.uint8)
+        np.testing.assert_array_equal(read_image(path), np.dstack([expected] * 3)[..., :3])
+
+
+def test_too_little_memory_is_told_as_that(tmp_path, monkeypatch):
+    Image.fromarray(photograph(21)).save(tmp_path / "eye.png")
+    monkeypatch.setattr(Image.Image, "load", lambda *arguments: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(DataError, match="eye.png needs more memory than there is"):
+        read_image(tmp_path / "eye.png")
 
 
 def test_labels_in_deep_colour(tmp_path):

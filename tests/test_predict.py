@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import arteries_and_veins, disc, photograph, tree, write_files
+from builders import arteries_and_veins, disc, photograph, tree, write_dicom, write_files
 from PIL import Image
 
 from drive_unet import UNet, segment
@@ -18,6 +18,8 @@ from drive_unet.commands import predict as command
 from drive_unet.commands import threads
 from drive_unet.commands.main import main
 from drive_unet.data import read_image
+from drive_unet.data.decoding import SPECIAL
+from drive_unet.errors import DataError
 from drive_unet.inference import Segmenter, predict_flips
 from drive_unet.measurement import calibrated_weights, measure, measure_flips, packaged_calibration
 from drive_unet.outputs import RECORD
@@ -111,26 +113,6 @@ def test_every_format_is_predicted_as_python_does_it(predict, weights, tmp_path)
     assert len(rows(tmp_path / "out")) == len(FORMATS) + 1
 
 
-def write_dicom(path, pixels, kind="RGB", stored=8):
-    """A DICOM file of one frame, without compression."""
-    pydicom = pytest.importorskip("pydicom")
-    header = pydicom.Dataset()
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    header.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID
-    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID
-    header.Rows, header.Columns = pixels.shape[:2]
-    header.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
-    header.PhotometricInterpretation, header.PixelRepresentation = kind, 0
-    header.BitsAllocated, header.BitsStored, header.HighBit = pixels.itemsize * 8, stored, stored - 1
-    if pixels.ndim == 3:
-        header.PlanarConfiguration = 0
-    header.PixelData = pixels.tobytes()
-    header.save_as(path, enforce_file_format=True)
-
-
 def test_dicom_of_any_name_is_read(predict, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -145,6 +127,15 @@ def test_dicom_of_any_name_is_read(predict, tmp_path):
     (folder / "torn.dcm").write_bytes((folder / "left.dcm").read_bytes()[:600])
     code, said = predict(folder / "torn.dcm")
     assert code == 1 and "torn.dcm is a DICOM file without a picture that can be read" in said.err
+
+
+def test_dicom_of_too_many_pixels_is_refused_before_it_is_decoded(predict, tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "bomb.dcm", np.zeros((9000, 9000), np.uint8), "MONOCHROME2", deflated=True)
+    assert path.stat().st_size < 100_000
+    pixels = pytest.importorskip("pydicom.pixels")
+    monkeypatch.setattr(pixels, "pixel_array", lambda *arguments, **options: pytest.fail("it was decoded"))
+    code, said = predict(path)
+    assert code == 1 and "bomb.dcm has more than 80 megapixels" in said.err
 
 
 def test_dicom_without_pydicom_says_what_to_install(predict, tmp_path, monkeypatch):
@@ -428,6 +419,17 @@ def test_weights_that_are_no_numbers_are_named_and_write_nothing(eyes, tmp_path,
     for photograph_, line in zip(sorted(table), said.err.splitlines(), strict=True):
         assert photograph_ in line and str(weights) in line and "not a number" in line
         assert table[photograph_]["status"] == "failed"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_pipes_and_devices_are_refused_and_the_others_go_on(predict, eyes, tmp_path):
+    os.mkfifo(eyes / "pipe.png")
+    for named, refused, done in ((eyes, eyes / "pipe.png", 3), (Path(os.devnull), os.devnull, 0)):
+        code, said = predict(named, out=tmp_path / f"out {done}")
+        assert code == 1 and said.err.splitlines()[0] == f"drive-unet: {refused} {SPECIAL}"
+        assert len(pictures(tmp_path / f"out {done}")) == 2 * done
+    with pytest.raises(DataError, match="pipe.png is no file but a pipe"):
+        read_image(eyes / "pipe.png")
 
 
 def test_folders_without_photographs(predict, tmp_path):

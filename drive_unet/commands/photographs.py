@@ -13,6 +13,7 @@ from PIL import Image
 
 from drive_unet.data.archives import is_junk
 from drive_unet.data.beside import masks_beside
+from drive_unet.data.decoding import SPECIAL, is_special
 from drive_unet.data.dicom import is_dicom
 from drive_unet.data.pairing import images, listed, match
 from drive_unet.errors import DataError
@@ -82,6 +83,8 @@ def find_photographs(
     for path in paths:
         if not path.exists():
             listing.faults[path] = f"{path} does not exist: correct the path"
+        elif is_special(path):
+            listing.faults[path] = f"{path} {SPECIAL}"
         elif not path.is_dir():
             _add(listing, seen, path, path.stem)
         else:
@@ -99,8 +102,10 @@ def _look_into(
     listing: Listing, seen: set[Path], folder: Path, recursive: bool, own: Callable[[Path], bool]
 ) -> None:
     files, deeper = _files(folder, recursive)
+    special = [file for file in files if is_special(file)]
+    listing.faults |= {file: f"{file} {SPECIAL}" for file in special}
     by_command = [file for file in files if own(file)]
-    others = [file for file in files if file not in set(by_command)]
+    others = [file for file in files if file not in {*special, *by_command}]
     pictures = [file for file in others if _is_picture(file)]
     labels = [file for file in pictures if _LABEL.fullmatch(file.stem)]
     photographs = [file for file in pictures if file not in set(labels)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+import struct
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,7 @@ from drive_unet.data.dicom import is_dicom, read_dicom
 from drive_unet.errors import DataError
 
 MAX_PIXELS = 80_000_000  # of a file that is decoded; Pillow warns of 89 million and refuses twice as many
+SPECIAL = "is no file but a pipe or a device, which may never end: name a file, or move it elsewhere"
 _ORIENTATION, _BITS, _MAXIMUM = 0x0112, 258, 281  # tags of EXIF and TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,8 +40,10 @@ class Picture(NamedTuple):
 def decode(path: str | Path) -> Picture:
     """The first frame of an image file, decoded and turned as its EXIF orientation says."""
     path = Path(path)
+    if is_special(path):
+        raise DataError(f"{path} {SPECIAL}")
     if is_dicom(path):
-        levels, full = read_dicom(path)
+        levels, full = read_dicom(path, lambda width, height: _check_size(path, width, height))
         colour = levels.ndim == 3
         deep = levels if colour and levels.dtype == np.uint16 else None
         grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
@@ -47,9 +52,8 @@ def decode(path: str | Path) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; what matters comes as an exception
             with Image.open(path) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise _too_large(path)
-                deep, full = _deep(path, picture), _stated(picture)
+                _check_size(path, picture.width, picture.height)
+                deep, full = _deep(path, picture), _stated(path, picture)
                 turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
                 picture.load()
                 if turn is None or picture.format == "TIFF":  # which Pillow turns itself while it loads
@@ -62,6 +66,10 @@ def decode(path: str | Path) -> Picture:
         return Picture(upright, deep, full)
     except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(
+            f"{path} needs more memory than there is: close other programs, or save it smaller"
+        ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: correct the path, or copy the file there") from error
     except PermissionError as error:
@@ -80,6 +88,20 @@ def decode(path: str | Path) -> Picture:
         raise DataError(f"{path} is cut off or damaged ({error}): copy or download the file again") from error
 
 
+def is_special(path: Path) -> bool:
+    """Whether there is something that is neither file nor folder, such as a pipe, which may never end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # who reads it says it better
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _too_large(path)
+
+
 def _too_large(path: Path) -> DataError:
     most = MAX_PIXELS // 10**6
     return DataError(f"{path} has more than {most} megapixels, as no fundus camera makes: save it smaller")
@@ -93,8 +115,11 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _stated(picture: Image.Image) -> float | None:
-    """The largest value that a TIFF says it holds, if it says more than that a sample fills 1 to 4 bytes."""
+def _stated(path: Path, picture: Image.Image) -> float | None:
+    """The largest value that a file says it holds, if it says more than that a sample fills 1 to 4 bytes."""
+    if picture.format == "PNG":
+        bits_used = _significant_bits(path)
+        return 2.0**bits_used - 1 if bits_used > 8 else None
     tags = getattr(picture, "tag_v2", {})
     bits, maximum = tags.get(_BITS, ()), tags.get(_MAXIMUM, ())
     if isinstance(maximum, tuple):
@@ -102,6 +127,18 @@ def _stated(picture: Image.Image) -> float | None:
     if bits and bits[0] % 8:
         return 2.0 ** bits[0] - 1
     return float(maximum) if maximum > 255 else None
+
+
+def _significant_bits(path: Path) -> int:
+    """How many bits a PNG's samples have by its chunk sBIT, which Pillow passes over; 0 if it has none."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if kind in (b"sBIT", b"IDAT"):
+                return max(file.read(min(length, 4)), default=0) if kind == b"sBIT" else 0
+            file.seek(length + 4, 1)  # 4 of a checksum
+    return 0
 
 
 def _deep(path: Path, picture: Image.Image) -> np.ndarray | None:

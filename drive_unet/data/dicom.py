@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,24 @@ def is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
-def read_dicom(path: Path) -> tuple[np.ndarray, float]:
+def read_dicom(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, float]:
     """The pixels of the first frame of a DICOM file.
 
     Args:
         path: of the file.
+        check_size: called with width and height before anything is decoded; raises DataError for too many.
 
     Returns:
         (H, W) or (H, W, 3) uint8 or uint16, grey from black to white or RGB; and the value that stands for
         white.
 
     Raises:
-        DataError: if pydicom is not installed, or the file holds no picture that it can read.
+        DataError: if pydicom is not installed, or the file holds no picture that it can read, or one that is
+            too large.
     """
     try:
         import pydicom
@@ -42,6 +45,7 @@ def read_dicom(path: Path) -> tuple[np.ndarray, float]:
 
     try:
         header = pydicom.dcmread(path)
+        check_size(int(header.Columns), int(header.Rows))  # of one frame, and no other is decoded
         kind = header.PhotometricInterpretation
         levels = pixel_array(header, index=0)  # of YBR it makes RGB
         if kind == "PALETTE COLOR":
@@ -52,6 +56,12 @@ def read_dicom(path: Path) -> tuple[np.ndarray, float]:
             levels = levels.astype(np.int64) + 2 ** (header.BitsStored - 1)
         levels = levels.astype(np.uint8 if full <= 255 else np.uint16)
         return (np.asarray(full - levels, levels.dtype) if kind == "MONOCHROME1" else levels), full
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(
+            f"{path} needs more memory than there is: close other programs, or save it smaller"
+        ) from error
     except Exception as error:  # pydicom raises what its decoders raise
         raise DataError(
             f"{path} is a DICOM file without a picture that can be read ({_short(error)})"
