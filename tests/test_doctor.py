@@ -23,7 +23,7 @@ from builders import (
     write_split,
     zipped,
 )
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 import drive_unet
 from drive_unet.commands.main import main
@@ -217,6 +217,14 @@ def resized(root):
             picture.resize((40, 40)).save(file)
 
 
+def resized_smoothly(root):
+    for number in (22, 25):
+        file = labels(root) / f"{number}_manual1.gif"
+        with Image.open(file) as picture:
+            smooth = picture.convert("L").resize((20, 20), Image.Resampling.BICUBIC)
+        smooth.filter(ImageFilter.GaussianBlur(2)).save(file)
+
+
 def turned(root):
     file = labels(root) / "22_manual1.gif"
     with Image.open(file) as picture:
@@ -250,6 +258,10 @@ def twice_named(root):
 
 def no_fov(root):
     grey(255)(tree()).save(root / "test" / "mask" / "03_test_mask.gif")
+
+
+def no_masks(root):
+    shutil.rmtree(root / "training" / "mask")
 
 
 def empty_file(root):
@@ -317,6 +329,7 @@ def double_ending(root):
 FAULTS = {  # what is done, the code, the level, how many files are named, what is said or to be done
     label_is_fov: ("label-is-fov", "error", 8, "exchange"),
     resized: ("resized", "error", 2, "40x40"),
+    resized_smoothly: ("resized", "error", 2, "20x20"),
     turned: ("turned", "error", 1, "turned"),
     inverted: ("inverted", "error", 1, "invert"),
     unreadable: ("unreadable", "error", 1, "again"),
@@ -335,6 +348,7 @@ FAULTS = {  # what is done, the code, the level, how many files are named, what 
     empty: ("empty", "warning", 1, "no vessel"),
     share: ("share", "warning", 1, "usual"),
     other_vessels: ("other-vessels", "warning", 1, "official"),
+    no_masks: ("no-masks", "warning", 8, "scores inside it differ"),
     twice: ("twice", "warning", 2, "one photograph"),
     double_ending: ("double-ending", "warning", 1, "one ending"),
 }
@@ -407,6 +421,42 @@ def test_the_command_prints_a_page_or_json_and_says_by_its_code(few, tmp_path, c
     ]
     assert main(["check-data", str(tmp_path / "nowhere")]) == 2
     assert f"{tmp_path / 'nowhere'}" in capsys.readouterr().out
+
+
+def test_an_archive_that_breaks_is_named_by_itself(tmp_path):
+    for name in ("training.zip", "training (1).zip"):
+        root = tmp_path / name.removesuffix(".zip")
+        root.mkdir()
+        (root / name).write_bytes(b"PK\3\4" + b"\0" * 40)
+        report = checked(root)
+        assert report.to_dict()["findings"][0]["files"] == [name]
+        assert f"\nerror: {name} is not a complete zip archive" in str(report)
+        alone = checked(root / name)
+        assert f"\nerror: {root / name} is not a complete zip archive" in str(alone)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody_at_all/x", "a\nb"], ids=["long", "home", "lines"])
+def test_paths_that_cannot_be_are_a_report_and_the_code_says_unusable(name, capsys):
+    report = checked(name)
+    assert (report.code, report.folder) == (2, None) and codes(report) == {"refused"}
+    assert main(["check-data", name]) == 2
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+def test_what_breaks_the_doctor_is_no_warning(few, monkeypatch, capsys):
+    from drive_unet.commands import check_data
+
+    def breaks(folder):
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(check_data, "check_data", breaks)
+    assert main(["check-data", str(few)]) == 2
+    assert capsys.readouterr().err == "drive-unet: it broke\n"
+
+
+def test_a_deeply_nested_manifest_is_none(few):
+    (few / "manifest.json").write_text("[" * 100_000)
+    assert checked(few).code == 0
 
 
 def test_in_a_notebook_it_shows_itself(few):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -124,7 +125,8 @@ class DataReport:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def _short(self, file: Path) -> str:
-        return file.relative_to(self.path).as_posix() if file.is_relative_to(self.path) else str(file)
+        inside = file != self.path and file.is_relative_to(self.path)
+        return file.relative_to(self.path).as_posix() if inside else str(file)
 
 
 def check_data(root: str | Path | None = None, *, progress: bool = True) -> DataReport:
@@ -159,7 +161,8 @@ def check_data(root: str | Path | None = None, *, progress: bool = True) -> Data
         dataset = _quietly(path)
     except DataError as error:
         dataset, refusal = None, told("refused", error, path)
-    if not path.exists() or (path.is_file() and dataset is None):
+    there = os.path.exists(path)  # False, where Path.exists raises for a name that no system takes
+    if not there or (path.is_file() and dataset is None):
         report.findings = [refusal]
         return report
     try:
@@ -215,6 +218,7 @@ def _examine(
     report.findings += _files(trees)
     report.findings += _twice(inspected)
     report.findings += _own_labels(inspected)
+    report.findings += _without_masks(dataset, inspected)
     report.kind, findings = _kind(dataset, inspected, rite, report)
     report.findings += findings
     if refusal is not None and ERROR not in {finding.level for finding in report.findings}:
@@ -336,6 +340,18 @@ def _own_labels(inspected: list[Inspected]) -> list[Finding]:
         if files:
             findings.append(Finding(WARNING, f"other-{kind}", what, AGAIN, files))
     return findings
+
+
+def _without_masks(dataset: DriveFolder | None, inspected: list[Inspected]) -> list[Finding]:
+    """DRIVE's photographs without DRIVE's masks of the field of view."""
+    files = [part.pair.image for part in inspected if part.pair.fov is None]
+    if dataset is None or dataset.kind != DRIVE.name or not files:
+        return []
+    what = (
+        "have no field-of-view masks, which DRIVE comes with: the field of view is found in the photographs, "
+        "and scores inside it differ a little from those inside the masks"
+    )
+    return [Finding(WARNING, "no-masks", what, AGAIN, files)]
 
 
 def _twice(inspected: list[Inspected]) -> list[Finding]:

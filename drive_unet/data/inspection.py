@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,9 +87,12 @@ class Inspected:
 
 
 def told(code: str, error: DataError, path: Path) -> Finding:
-    """An error of the readers, "PATH fault: remedy", as a finding."""
-    what, _, do = str(error).removeprefix(str(path)).strip().rpartition(": ")
-    return Finding(ERROR, code, what or do, do if what else "", [path])
+    """An error of the readers, "PATH fault: remedy", as a finding; PATH may lie below the one given."""
+    words = str(error).split(" ")
+    beginnings = [" ".join(words[:count]) for count in range(len(words), 0, -1)]  # names may hold spaces
+    file = next((Path(b) for b in beginnings if os.path.lexists(b) and Path(b).is_relative_to(path)), path)
+    what, _, do = str(error).removeprefix(str(file)).strip().rpartition(": ")
+    return Finding(ERROR, code, what or do, do if what else "", [file])
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
@@ -144,11 +148,12 @@ def _mask(result: Inspected, kind: str, path: Path, image: np.ndarray, smooth: b
         try:
             mask = read_mask(path, smooth=True)  # so that the rest is known as well
         except DataError:
-            return
-    if mask.shape != image.shape[:2]:
-        height, width = mask.shape
+            mask = None
+    shape = grey_levels(decode(path)).shape if mask is None else mask.shape
+    if shape != image.shape[:2]:
+        height, width = shape
         sizes = f"{width}x{height} (width x height), its photograph {image.shape[1]}x{image.shape[0]}"
-        turned = mask.shape == image.shape[1::-1]
+        turned = shape == image.shape[1::-1]
         result.add(
             ERROR,
             "turned" if turned else "resized",
@@ -156,6 +161,7 @@ def _mask(result: Inspected, kind: str, path: Path, image: np.ndarray, smooth: b
             "use the file that was made for this photograph, as it was made",
             path,
         )
+    if mask is None or shape != image.shape[:2]:
         return
     try:
         (check_fov if kind == "fov" else check_vessels)(path, mask)

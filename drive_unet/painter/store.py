@@ -147,7 +147,7 @@ def intact(folder: Path, version: int, seed: int) -> bool:
             return False
         known = manifest["files"]
         return len(known) > 0 and all(_fingerprint(folder / name) == known[name] for name in known)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -331,7 +331,7 @@ def _listed(folder: Path) -> set[str]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return {MANIFEST, *manifest["files"]} if manifest["generator"] == "drive_unet.painter" else set()
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 
 
@@ -401,7 +401,7 @@ def _finished(work: Path, header: dict, overwrite: bool) -> dict[str, dict[str, 
 def _parsed(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
