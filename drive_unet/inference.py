@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # they load torchvision, which takes as long as all the rest
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 LARGE = 4_000_000  # pixels at the network's scale; a larger picture is cut into tiles unless told otherwise
+ANGLES = (5.0, 200.0)  # degrees; fundus cameras show 20 to 200
 OVERLAP = 128  # pixels that neighbouring tiles share; fewer show more of the seams (notebook 06)
 
 AnyPhotograph: TypeAlias = "Sample | Decoded | Tensor | np.ndarray | Image.Image | str | Path"
@@ -66,15 +67,16 @@ def predict(
         tile: side of overlapping tiles in pixels, at the network's scale; by default the whole picture at
             once up to 4 megapixels, tiles of 1024 beyond.
         overlap: pixels that neighbouring tiles share, at least; blended.
-        field_of_view: angle of the camera in degrees, by which the scale is chosen; None takes it for 45.
+        field_of_view: angle of the camera, 5 to 200 degrees, by which the scale is chosen; None takes it for
+            45.
         device: where to compute; by default where the model is.
 
     Returns:
         (H, W) float32, 0..1; 0 outside the field of view.
 
     Raises:
-        ValueError: for an image of another shape, a network whose answer has another, or an overlap that
-            leaves too little of the tile.
+        ValueError: for an image of another shape, a network whose answer has another, an overlap that leaves
+            too little of the tile, or another angle.
         FloatingPointError: if the network's answer is not a number somewhere.
         DataError: for a path that cannot be read, or a photograph that shows no field of view.
     """
@@ -186,6 +188,11 @@ class Segmenter:
         field_of_view: float | None = None,
         device: str | torch.device | None = None,
     ) -> None:
+        if field_of_view is not None and not ANGLES[0] <= field_of_view <= ANGLES[1]:
+            raise ValueError(
+                f"field_of_view {field_of_view:g} is no angle of a fundus camera, {ANGLES[0]:g} to "
+                f"{ANGLES[1]:g} degrees: give the one in its manual, or none"
+            )
         self.preprocessing = getattr(model, "preprocessing", None)
         self.multiple = getattr(model, "multiple", 1)
         if threshold is None:
