@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from drive_unet.errors import DataError
-from drive_unet.files import write_atomically
+from drive_unet.files import refuse_unwritable, write_atomically
 
 RECORD = "drive-unet.jsonl"  # a line a file or a photograph; of two lines for the same one the later holds
 
@@ -47,8 +47,7 @@ class Outputs:
     """
 
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise DataError(f"{folder} is a file: name another --out, a folder")
+        refuse_files_for_folders(folder)
         self.folder, self.overwrite, self._lock = folder, overwrite, Lock()
         self.read()
 
@@ -166,7 +165,7 @@ class Outputs:
                     entry["made_of"].keys(), entry.setdefault("facts", {}).keys()
                     keys = ("file", "sha256", "made_of", "facts")
                     self._entries[entry["file"]] = {key: entry[key] for key in keys}
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                     if number > 1:  # torn by a computer that was switched off, or the end
                         continue
                     raise DataError(
@@ -180,6 +179,26 @@ class Outputs:
             with (self.folder / RECORD).open("ab", buffering=0) as file:  # in one piece: others write too
                 file.write(line.encode())
             self._torn = False
+
+
+def refuse_files_for_folders(folder: Path) -> None:
+    """Raise DataError if a folder that a command is to make is a file, or lies below one."""
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if os.path.lexists(there) and not there.is_dir():
+        raise DataError(f"{there} is a file, and can be no folder for what is written: name another")
+
+
+def refuse_to_replace(paths: Iterable[Path | None], overwrite: bool) -> None:
+    """Raise DataError, before anything is computed, if a file that a command is to write is there already.
+
+    Args:
+        paths: to be written; None for those that were not asked for.
+        overwrite: replace files; folders and what lies below a file are refused all the same.
+    """
+    for path in filter(None, paths):
+        refuse_unwritable(path)
+        if path.is_file() and not overwrite:
+            raise DataError(f"{path} exists: name another file, or replace it with --overwrite")
 
 
 def facts(folder: Path) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,8 @@ from builders import SIZE, disc, grey, photograph, tree, write_drive, write_file
 from PIL import Image
 
 from drive_unet import PRESETS, DRIVEDataset, UNet, __version__, evaluate, find_dataset, folds, segment
+from drive_unet.commands import audit as auditing
+from drive_unet.commands import evaluate as evaluating
 from drive_unet.commands import main as command_line
 from drive_unet.commands.main import main
 from drive_unet.data.pairing import match
@@ -348,7 +350,9 @@ def test_train_never_writes_over_a_run(own, run, tmp_path, capsys):
     (tmp_path / "best.safetensors").write_bytes(before[run.relative_to(run) / "best.safetensors"])
     assert "no last.pt to go on from" in refused(capsys, *train, "--out", tmp_path, "--resume")
     file = tmp_path / "best.safetensors"
-    assert "is a file" in refused(capsys, *train, "--out", file)
+    for place in (file, file / "run"):
+        assert f"{file} is a file" in refused(capsys, *train, "--out", place)
+        assert f"{file} is a file" in refused(capsys, "predict", own, "--out", place, "--weights", run)
     assert file.read_bytes() == before[run.relative_to(run) / "best.safetensors"]
 
 
@@ -717,6 +721,48 @@ def test_two_predictors_are_told_apart_and_scores_written_as_csv(drive, tmp_path
     assert gap["photographs"] == 20 and 0 < gap["dice"]["low"] <= gap["dice"]["difference"]
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         assert [float(row["Dice"]) for row in csv.DictReader(file)] == [1.0] * 20
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("evaluate", "--csv"), ("evaluate", "--report"), ("audit", "--report")]
+)
+def test_files_that_are_there_are_kept_unless_told_otherwise(
+    drive, tmp_path, monkeypatch, capsys, command, option
+):
+    for number in range(1, 21):
+        write_files(tmp_path / "done", {f"{number:02d}.png": tree(number)})
+    file, settings = tmp_path / "mine.txt", (command, tmp_path / "done", "--data", drive)
+    file.write_text("by hand")
+    with monkeypatch.context() as patched:
+        for module in (evaluating, auditing):
+            patched.setattr(module, "find_dataset", lambda *places: pytest.fail("it was computed"))
+        said = refused(capsys, *settings, option, file)
+        assert f"{file} exists: name another file, or replace it with --overwrite" in said
+        assert "is a folder" in refused(capsys, *settings, option, tmp_path, "--overwrite")
+        assert f"{file} is a file" in refused(capsys, *settings, option, file / "x", "--overwrite")
+    assert file.read_text() == "by hand"
+    assert done(*settings, option, file, "--overwrite") == 0 and file.stat().st_size > 100
+    assert done(*settings, option, tmp_path / "new" / "folder" / "x") == 0
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are UTF-16 or UTF-8 there")
+def test_names_that_are_no_utf_8_are_told_and_written(run, tmp_path, capsys):
+    for folder, picture in (("images", photograph(1)), ("labels", tree(1))):
+        write_files(tmp_path / "own" / folder, {"eye.png": picture})
+        (tmp_path / "own" / folder / "eye.png").rename(tmp_path / "own" / folder / "\udcffeye.png")
+    own, out, told = tmp_path / "own", tmp_path / "out", "\\udcffeye"
+    assert done("predict", own / "images", "--out", out, "--weights", run) == 0
+    assert f"{told}.png: " in capsys.readouterr().out
+    assert summary(out)[0]["photograph"].endswith(f"{told}.png")
+    files = ("--csv", tmp_path / "scores.csv", "--report", tmp_path / "scores.html")
+    assert done("evaluate", out, "--data", own, *files) == 0
+    assert told in capsys.readouterr().out
+    assert all(told in file.read_text(encoding="utf-8") for file in files[1::2])
+    assert evaluated(capsys, "--data", own, "--weights", run)["per_image"][0]["name"] == "\udcffeye"
+    assert done("check-data", own) == 0
+    (own / "labels" / "\udcffeye.png").write_bytes(b"")
+    assert done("check-data", own) == 2
+    assert told in capsys.readouterr().out
 
 
 def test_where_test_labels_are_missing_networks_are_trained_fold_by_fold(tmp_path, capsys):

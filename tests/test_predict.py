@@ -310,6 +310,13 @@ def test_the_camera_s_angle_decides_the_scale(predict, weights, tmp_path):
     assert code == 1 and "with another field_of_view" in said.err
 
 
+@pytest.mark.parametrize("degrees", ["1e9", "1e-9", "4.9", "201"])
+def test_an_angle_that_no_camera_has_is_refused(predict, eyes, tmp_path, degrees):
+    code, said = predict(eyes, "--field-of-view", degrees)
+    assert code == 1 and not (tmp_path / "out").exists()
+    assert f"field_of_view {float(degrees):g} is no angle" in said.err and said.err.count("\n") == 1
+
+
 def test_batches_and_single_photographs_agree(predict, tmp_path):
     folder = write_files(
         tmp_path / "in", {f"{n}.png": photograph(n, SIZE if n % 3 else (70, 72)) for n in range(5)}
@@ -464,6 +471,13 @@ def test_a_full_disk_ends_it_with_a_line(predict, eyes, tmp_path, monkeypatch):
     assert said.err.strip().count("\n") == 0
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
     assert predict(eyes, "--resume")[0] == 0 and len(pictures(tmp_path / "out")) == 6
+
+
+def test_a_record_of_endless_brackets_is_none_of_ours(predict, eyes, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / RECORD).write_text("[" * 100_000 + "\n")
+    code, said = predict(eyes)
+    assert code == 1 and f"{tmp_path / 'out' / RECORD} is no record of drive-unet's" in said.err
 
 
 def test_a_torn_record_loses_no_entry(predict, eyes, tmp_path):

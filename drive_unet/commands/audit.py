@@ -18,13 +18,12 @@ from drive_unet.evaluation.evaluator import BY_DEFAULT, Evaluation, evaluate, ev
 from drive_unet.evaluation.finished import finished_predictions
 from drive_unet.evaluation.guarding import guards
 from drive_unet.evaluation.kinds import arteries_and_veins
-from drive_unet.files import refuse_unwritable
+from drive_unet.outputs import refuse_to_replace
 
 
 def run(options: argparse.Namespace) -> None:
     """Audit the folder of predictions that the options name, and print a verdict and a table, or JSON."""
-    if options.report:
-        refuse_unwritable(options.report)
+    refuse_to_replace([options.report], options.overwrite)
     with redirect_stdout(sys.stderr):
         dataset = find_dataset(options.data)
         split, photographs = labelled(dataset, options.split)

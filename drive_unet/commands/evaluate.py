@@ -32,7 +32,7 @@ from drive_unet.evaluation.guarding import Guard, guards, sentences
 from drive_unet.evaluation.kinds import arteries_and_veins
 from drive_unet.evaluation.results import result
 from drive_unet.evaluation.tables import detail_tables
-from drive_unet.files import refuse_unwritable
+from drive_unet.outputs import refuse_to_replace
 from drive_unet.training.checkpoints import BEST
 from drive_unet.training.provenance import seen
 
@@ -51,8 +51,7 @@ def run(options: argparse.Namespace) -> None:
     """Score what the options of ``drive-unet evaluate`` name, and print tables or JSON."""
     if options.predictions and (options.weights or options.tta):
         raise ValueError("finished predictions take neither --weights nor --tta: leave them out")
-    for path in filter(None, (options.csv, options.report)):
-        refuse_unwritable(path)
+    refuse_to_replace([options.csv, options.report], options.overwrite)
     choose()
     with redirect_stdout(sys.stderr):  # where DRIVE was not found, it says so; JSON stays alone
         dataset = find_dataset(options.data)

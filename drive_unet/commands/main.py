@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ THRESHOLD = "probability at and above which a pixel is vessel, 0 to 1; by defaul
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that no encoding knows is told as well as it can be
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
@@ -222,10 +226,20 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("--device", metavar="D", help=DEVICE)
     evaluate.add_argument(
-        "--report", metavar="FILE", type=_path, help="write a report as one HTML file that opens offline"
+        "--report",
+        metavar="FILE",
+        type=_path,
+        help="write a report as one HTML file that opens offline; a file that is there is kept, and nothing "
+        "is computed, unless you say --overwrite",
     )
     evaluate.add_argument(
-        "--csv", metavar="FILE", type=_path, help="write the scores photograph by photograph as CSV"
+        "--csv",
+        metavar="FILE",
+        type=_path,
+        help="write the scores photograph by photograph as CSV; as for --report",
+    )
+    evaluate.add_argument(
+        "--overwrite", action="store_true", help="replace the files of --report and --csv, if there are any"
     )
     evaluate.add_argument(
         "--json",
@@ -256,7 +270,14 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         "that drive-unet predict recorded, else 0.5",
     )
     audit.add_argument(
-        "--report", metavar="FILE", type=_path, help="write a report as one HTML file that opens offline"
+        "--report",
+        metavar="FILE",
+        type=_path,
+        help="write a report as one HTML file that opens offline; a file that is there is kept, and nothing "
+        "is computed, unless you say --overwrite",
+    )
+    audit.add_argument(
+        "--overwrite", action="store_true", help="replace the file of --report, if there is one"
     )
     audit.add_argument("--json", action="store_true", help="print JSON instead of a table")
     audit.set_defaults(run=_later("audit"))
@@ -310,7 +331,8 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "--field-of-view",
         metavar="DEGREES",
         type=_positive,
-        help="angle of the camera, by which the scale is chosen; by default it is taken for 45, as DRIVE's",
+        help="angle of the camera, 5 to 200, by which the scale is chosen; by default it is taken for 45, as "
+        "DRIVE's",
     )
     predict.add_argument(
         "--outputs",

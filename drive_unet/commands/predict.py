@@ -540,9 +540,10 @@ def _summarise(outputs: Outputs) -> None:
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
+    content = text.getvalue().encode(errors="backslashreplace")  # as names are printed that are no UTF-8
     try:
         if rows:
-            outputs.save(SUMMARY, {"command": "predict"}, lambda file: file.write(text.getvalue().encode()))
+            outputs.save(SUMMARY, {"command": "predict"}, lambda file: file.write(content))
     except OSError as error:
         complain(f"{outputs.folder / SUMMARY} cannot be written ({error.strerror or error})")
 

@@ -23,6 +23,7 @@ from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
 from drive_unet.evaluation.folds import caution, fold_table
 from drive_unet.models import UNet
+from drive_unet.outputs import refuse_files_for_folders
 from drive_unet.training.checkpoints import BEST, LAST, left_by_a_run
 from drive_unet.training.history import TABLE, draw_history
 from drive_unet.training.processes import processes
@@ -147,8 +148,7 @@ def _computing_on(name: str | None) -> Iterator[None]:
 
 
 def _refuse_to_overwrite(folder: Path, resume: bool, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name another --out, a folder")
+    refuse_files_for_folders(folder)
     kept = left_by_a_run(folder)
     if kept and not (resume or overwrite):
         raise ValueError(

@@ -181,7 +181,8 @@ class Evaluation:
         """Write the scores image by image, making the folder, and return the path; undefined are empty."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
+        # File names that are no UTF-8 are written as they are printed.
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.DictWriter(file, ["name", *SCORES])
             writer.writeheader()
             writer.writerows(

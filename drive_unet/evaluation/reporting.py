@@ -90,7 +90,7 @@ def report(
         text = _page(result, evaluation, photographs, observer, audit)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # of file names that are none
     return path
 
 
