@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from drive_unet import losses
 from drive_unet.inference import Segmenter
@@ -88,6 +90,30 @@ def test_the_way_forward_of_a_training_step(device, network):
     logits = model(standardise(image, fov, levels))
     value = losses.combine(bce=1, dice=0.5)(logits, vessels, fov)
     assert value.device.type == device  # its way back needs the device itself
+
+
+class NoDouble(TorchDispatchMode):
+    """Refuses float64 off the CPU, as MPS does."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **kwargs or {})
+        for value in tree_leaves(result):
+            if (
+                isinstance(value, torch.Tensor)
+                and value.dtype == torch.float64
+                and value.device.type != "cpu"
+            ):
+                raise TypeError(f"{function} makes float64 on {value.device}, which MPS does not have")
+        return result
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_device_without_float64_standardises_patches(device, moved):
+    _, _, fov, image = batch(device)
+    levels = torch.rand(2, 3, 256, 2)
+    with NoDouble():
+        patches = standardise(image, fov, levels.to(device) if moved else levels)
+    assert patches.device.type == device and patches.dtype == torch.float32
 
 
 @pytest.mark.parametrize("tile", [None, 32])

@@ -246,10 +246,10 @@ def standardise(image: Tensor, fov: Tensor | None = None, levels: Tensor | None 
         centred = torch.where(inside, values - mean, zero)
         variance = centred.square().sum(dim=(-2, -1), keepdim=True) / count
     else:
-        share, value = levels.to(image.device, torch.float64).unbind(dim=-1)  # (..., C, 256) each
-        mean = (share * value).sum(dim=-1)
-        variance = (share * (value - mean[..., None]).square()).sum(dim=-1)[..., None, None].to(values.dtype)
-        centred = torch.where(inside, values - mean[..., None, None].to(values.dtype), zero)
+        share, value = levels.cpu().double().unbind(dim=-1)  # (..., C, 256) each; MPS has no float64
+        mean = (share * value).sum(dim=-1)[..., None]
+        variance = (share * (value - mean).square()).sum(dim=-1)[..., None, None].to(values)
+        centred = torch.where(inside, values - mean[..., None].to(values), zero)
     known = variance > 1e-8  # of a constant channel, or of no pixel at all, there is nothing to scale
     return torch.where(known, centred / variance.clamp(min=1e-8).sqrt(), zero).to(image.dtype)
 
