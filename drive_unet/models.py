@@ -211,7 +211,7 @@ class SegmentationModel(
                 metadata = file.metadata() or {}
                 state = {key: file.get_tensor(key) for key in file.keys()}
             config = json.loads(metadata["config"])
-            name, arguments, notes = config["model"], dict(config["arguments"]), dict(config["notes"])
+            name, arguments, notes = config["model"], dict(config["arguments"]), vetted_notes(config["notes"])
             thresholds = [_number(config, key, 0, 1) for key in ("threshold", "threshold_single")]
             preprocessing = _preprocessing(dict(config["preprocessing"]))
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:  # JSON's are ValueErrors
@@ -264,6 +264,25 @@ def _preprocessing(record: dict[str, Any]) -> Preprocessing:
         if value is not None or key in ("fov_width", "tolerance"):
             _number(record, key, *ranges[key])
     return Preprocessing(**record)
+
+
+def vetted_notes(notes: dict[str, Any]) -> dict[str, Any]:
+    """Notes that were read, of which the records that the package itself reads are vetted.
+
+    Raises:
+        KeyError, TypeError: if they, "training" or "trained_on" are not what a training writes.
+    """
+    if not isinstance(notes, dict) or not isinstance(notes.get("training", {}), dict):
+        raise TypeError(f"notes are {str(notes)[:40]!r}, no record with one of the training")
+    record = notes.get("trained_on")
+    while record is not None:
+        if not isinstance(record, dict):
+            raise TypeError(f"trained_on is {str(record)[:40]!r}, no record")
+        for key in ("names", "fingerprints"):
+            if not isinstance(record[key], list) or not all(isinstance(word, str) for word in record[key]):
+                raise TypeError(f"trained_on has {key} {str(record[key])[:40]!r}, no list of words")
+        record = record.get("before")
+    return notes
 
 
 def _names() -> str:

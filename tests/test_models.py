@@ -157,6 +157,22 @@ def test_half_precision_halves_the_file_and_hardly_moves_the_answer(tmp_path):
     assert 0 <= (one - other).abs().max() < 0.01
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [
+        *([], {"training": 3}, {"trained_on": 5}, {"trained_on": {"names": [], "fingerprints": None}}),
+        {"trained_on": {"names": ["1"]}},
+        {"trained_on": {"names": [], "fingerprints": [], "before": {"names": [], "fingerprints": [7]}}},
+    ],
+)
+def test_notes_that_no_training_wrote_are_refused(notes, tmp_path):
+    model = UNet(widths=(4, 4))
+    model.notes = notes
+    path = model.save_pretrained(tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="weights.safetensors is damaged or was not written by .*; save it"):
+        UNet.from_pretrained(path)
+
+
 def as_if_trained(model):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
