@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -21,10 +22,10 @@ from drive_unet.models import UNet
 from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
-from drive_unet.training.checkpoints import BEST
-from drive_unet.training.history import write_history
-from drive_unet.training.loop import TrainingRun, fit, refuse_to_replace
-from drive_unet.training.processes import processes
+from drive_unet.training.checkpoints import BEST, refuse_to_replace, written_into
+from drive_unet.training.history import TABLE, write_history
+from drive_unet.training.loop import TrainingRun, fit
+from drive_unet.training.processes import processes, refuse_seed
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
 
@@ -59,7 +60,14 @@ class Preset:
         """The network before its training; random weights depend on the seed alone."""
         if self.start:
             model = UNet.from_pretrained(self.start)
-            model.notes = {"trained_on": model.notes["trained_on"]}  # its other notes will not hold any more
+            if not model.notes.get("trained_on"):
+                warnings.warn(
+                    f"{self.start} does not tell what it was trained on: if it has seen photographs that are "
+                    "scored later, nothing will say so",
+                    stacklevel=3,
+                )
+            # Its other notes will not hold any more.
+            model.notes = {key: model.notes[key] for key in ("trained_on",) if model.notes.get(key)}
             return model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -108,7 +116,8 @@ def train(
         The network, in evaluation mode, and the run.
 
     Raises:
-        ValueError: for an unknown preset, or a `PaintedStream`; otherwise as `drive_unet.fit`.
+        ValueError: for an unknown preset, a `PaintedStream`, or an ``out`` that holds a ``history.csv`` of no
+            run that is gone on with; otherwise as `drive_unet.fit`.
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
@@ -120,9 +129,10 @@ def train(
             "this function painted_dataset(range(100))"
         )
     preset = replace(preset, steps=steps or preset.steps, start=start or preset.start)
+    refuse_seed(seed)
     out = Path(out).expanduser() if out else None
-    if out is not None and not (resume or overwrite):
-        refuse_to_replace(out)
+    if out is not None and not overwrite:
+        refuse_to_replace(out, TABLE, resume=resume)
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     patches = photographs.subset(photographs.names, training_transform(preset.patch_size))
@@ -142,7 +152,7 @@ def train(
             average=preset.average,
             loss=combine(**dict(preset.loss)),
             seed=seed + member,
-            out=Path(out) / f"member-{member}" if out and preset.members > 1 else out,
+            out=out / f"member-{member}" if out and preset.members > 1 else out,
             resume=resume,
             overwrite=overwrite,
             mixed_precision=mixed_precision,
@@ -150,7 +160,8 @@ def train(
             progress=progress,
         )
         if run.folder and processes().is_main_process:
-            write_history(run, run.folder)
+            with written_into(run.folder):
+                write_history(run, run.folder)
         models.append(model)
         runs.append(run)
     model = mean_weights(models)
@@ -158,9 +169,9 @@ def train(
     if held_out:
         model.notes["trained_on"] = trained_on(held_out, before=model.notes["trained_on"])
     if out and processes().is_main_process:
-        model.save_pretrained(Path(out) / BEST)
-    seconds = sum(run.seconds for run in runs)
-    return model, replace(runs[0], seconds=seconds, folder=Path(out) if out else None)
+        with written_into(out):
+            model.save_pretrained(out / BEST)
+    return model, replace(runs[0], seconds=sum(run.seconds for run in runs), folder=out)
 
 
 def choose_thresholds(model: UNet, *cameras: DRIVEDataset) -> None:

@@ -328,6 +328,9 @@ def test_train_goes_on_from_weights_of_ones_own(own, run, tmp_path, capsys):
     assert tuned.preprocessing == start.preprocessing and "ACCELERATE_USE_CPU" not in os.environ
     assert "no weights at nowhere" in refused(capsys, *train, "--out", tmp_path / "new", "--start", "nowhere")
     assert "--device tpu" in refused(capsys, *train, "--out", tmp_path / "new", "--device", "tpu")
+    assert "seed 9223372036854775808 is" in refused(
+        capsys, *train, "--out", tmp_path / "new", "--seed", 2**63
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -349,6 +352,14 @@ def test_train_never_writes_over_a_run(own, run, tmp_path, capsys):
 
     (tmp_path / "best.safetensors").write_bytes(before[run.relative_to(run) / "best.safetensors"])
     assert "no last.pt to go on from" in refused(capsys, *train, "--out", tmp_path, "--resume")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "history.png").write_bytes(b"my own")
+    for more in ((), ("--resume",)):
+        message = refused(capsys, *train, "--out", tmp_path / "mine", *more)
+        assert (
+            "holds history.png, but no last.pt" in message and "--overwrite, or name another --out" in message
+        )
+    assert (tmp_path / "mine" / "history.png").read_bytes() == b"my own"
     file = tmp_path / "best.safetensors"
     for place in (file, file / "run"):
         assert f"{file} is a file" in refused(capsys, *train, "--out", place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -181,6 +182,40 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_words(data, run):
     torch.save(saved, run / LAST)
     with pytest.raises(ValueError, match="last.pt does not fit this network or optimiser"):
         fit(network(), *data, out=run, resume=True, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    {
+        "run": [{"history": [1, 2]}, {"history": []}, {"history": [{"step": 1, "loss": 1, "lr": 1}], "x": 1}],
+        "state": [{"stale": None}, {"best": None}, {"thresholds": [0.5]}],
+        "notes": [{"trained_on": 3}, {"training": 3}],
+    }.items(),
+)
+def test_a_checkpoint_with_other_contents_is_damaged(data, run, part, value):
+    (run / BEFORE).unlink()
+    saved = torch.load(run / LAST, weights_only=True)
+    for contents in value:
+        before = saved[part] if part == "state" else json.loads(saved[part])
+        doctored = [contents, before | contents] if part != "notes" else [contents]
+        for record in doctored:
+            torch.save(saved | {part: record if part == "state" else json.dumps(record)}, run / LAST)
+            with pytest.raises(ValueError, match="last.pt cannot be read .*; delete it or train without"):
+                fit(network(), *data, out=run, resume=True, **SMALL)
+
+
+def test_a_checkpoint_of_another_version_or_without_an_optimiser_is_told(data, run):
+    saved = torch.load(run / LAST, weights_only=True)
+    settings = {key: value for key, value in json.loads(saved["settings"]).items() if "fovs" not in key}
+    for changed, words in {
+        "settings": "does not tell fields of view, .* another version of drive_unet wrote it",
+        "optimizer": "last.pt does not fit this network or optimiser",
+    }.items():
+        kept = {name: part for name, part in saved.items() if name != changed}
+        kept |= {"settings": json.dumps(settings)} if changed == "settings" else {}
+        torch.save(kept, run / LAST)
+        with pytest.raises(ValueError, match=words):
+            fit(network(), *data, out=run, resume=True, **SMALL)
 
 
 def test_other_versions_are_told(data, run, unbroken, monkeypatch):

@@ -6,12 +6,14 @@ import pytest
 import torch
 from builders import write_drive
 
-from drive_unet import PRESETS, UNet, train
+from drive_unet import PRESETS, UNet, files, models, train
 from drive_unet.data import DRIVEDataset
 from drive_unet.data.find import find_drive
+from drive_unet.errors import DataError
 from drive_unet.inference import predict_all
 from drive_unet.metrics import choose_threshold
 from drive_unet.presets import Preset, fov_width, mean_weights
+from drive_unet.training import history
 
 TINY = Preset("for tests", network={"widths": (4, 6)}, steps=2, batch_size=2, patch_size=32)
 
@@ -95,3 +97,41 @@ def test_the_scale_is_that_of_the_photographs(photographs):
 def test_an_unknown_preset_is_refused_with_the_names(photographs):
     with pytest.raises(ValueError, match="no preset 'lap'; choose from laptop, gpu, best"):
         train("lap", photographs)
+
+
+def test_a_table_that_no_run_left_is_not_replaced(photographs, tmp_path):
+    (tmp_path / "history.csv").write_text("my own notes")
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="holds history.csv, but no last.pt .* overwrite=True"):
+            quick(TINY, photographs, out=tmp_path, resume=resume)
+    assert (tmp_path / "history.csv").read_text() == "my own notes"
+
+
+def test_a_start_without_a_record_is_told_and_taken(photographs, tmp_path):
+    UNet(widths=(4, 6)).save_pretrained(tmp_path / "start.safetensors")
+    with pytest.warns(UserWarning, match="start.safetensors does not tell what it was trained on"):
+        model, _ = quick(TINY, photographs, start=tmp_path / "start.safetensors")
+    assert model.notes["trained_on"]["names"] == photographs.names
+    assert model.notes["trained_on"]["before"] is None
+
+
+@pytest.mark.parametrize("name", ["history.csv", "best.safetensors"])
+def test_a_disk_that_is_full_at_the_end_is_told(photographs, tmp_path, monkeypatch, name):
+    write = files.write_atomically
+
+    def full(path, *arguments, **options):
+        if path == tmp_path / name:
+            raise OSError(28, "No space left on device")
+        write(path, *arguments, **options)
+
+    for module in (history, models):
+        monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(DataError, match="cannot be written \\(No space left on device\\): make room"):
+        quick(TINY, photographs, out=tmp_path)
+    monkeypatch.undo()
+    assert quick(TINY, photographs, out=tmp_path, resume=True)[1].folder == tmp_path
+
+
+def test_a_seed_out_of_range_is_refused(photographs):
+    with pytest.raises(ValueError, match="the seed 9223372036854775808 is out of range"):
+        quick(TINY, photographs, seed=2**63)

@@ -2,7 +2,12 @@
 
 import functools
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 import torch
@@ -19,8 +24,9 @@ from drive_unet.losses import bce_loss, combine, dice_loss
 from drive_unet.metrics import confusion, streaming
 from drive_unet.models import UNet
 from drive_unet.preprocessing.prepare import Preprocessing
-from drive_unet.training import best_threshold, fit
+from drive_unet.training import best_threshold, fit, loop
 from drive_unet.training.averages import moving_average
+from drive_unet.training.descriptions import content_of
 
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
 
@@ -365,3 +371,146 @@ def test_thresholds_of_many_pixels_come_from_bins(validation, monkeypatch):
     monkeypatch.setattr(streaming, "EXACT", 100)
     dice, threshold = best_threshold(model, validation, tta=False)
     assert dice == pytest.approx(exact[0], abs=1e-4) and threshold == pytest.approx(exact[1], abs=1e-3)
+
+
+# ------------------------------------------------------------------------- what one run tells from another
+
+
+def weighted(weight):
+    def loss(logits, vessels, fov):
+        return weight * bce_loss(logits, vessels, fov)
+
+    return loss
+
+
+class Number(float):
+    """One, that holds what Python can neither copy nor compare."""
+
+    def __new__(cls):
+        number = super().__new__(cls, 1.0)
+        number.lock = threading.Lock()
+        return number
+
+
+class Scaled:
+    """A transform of one's own, an object with a number and a list."""
+
+    def __init__(self, number):
+        self.parts, self.cut = [self, {"number": number}], training_transform(32)
+
+    def __call__(self, sample):
+        return self.cut(sample)
+
+
+def test_losses_and_transforms_are_told_by_code_and_values():
+    functions = [
+        *(lambda a, b, c: bce_loss(a, b, c), lambda a, b, c: 5 * bce_loss(a, b, c)),
+        *(lambda a, b, c: bce_loss(a, c, b), lambda a, b, c: dice_loss(a, b, c)),
+        *(weighted(1.0), weighted(9.0), functools.partial(weighted(1.0)), functools.lru_cache(weighted(2.0))),
+        *(Scaled(1), Scaled(2), Scaled(1).__call__, v2.Lambda(weighted(1.0)), v2.Lambda(weighted(2.0))),
+        *(torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(float(weight))) for weight in (1, 2)),
+    ]
+    contents = [content_of(function) for function in functions]
+    assert all(re.fullmatch("[0-9a-f]{16}", content) for content in contents)
+    assert len(set(contents)) == len(contents)
+    assert content_of(weighted(9.0)) == content_of(weighted(9.0)) and content_of(Scaled(2)) == contents[9]
+    assert content_of(combine(bce=1)) is None and content_of(None) is None
+    assert content_of(weighted(Number())).startswith("beyond comparison (TypeError: cannot pickle")
+
+
+CONTENTS = """
+import functools, numpy as np, torch
+from drive_unet.losses import bce_loss
+from drive_unet.training.descriptions import content_of
+
+NAMES = {"a", "b", "c", ("d", 1), ("e", 2)}
+
+class Own:
+    def __init__(self):
+        self.names, self.numbers, self.random = NAMES, np.arange(3), np.random.default_rng(0)
+
+    @property
+    def words(self):
+        return {"x", "y", "z"}
+
+def loss(logits, vessels, fov):
+    return bce_loss(logits, vessels, fov) if "a" in NAMES and logits not in {"p", "q", "r"} else Own
+
+print(content_of(loss), content_of(Own()))
+"""
+
+
+def test_what_a_loss_holds_is_told_alike_by_every_process():
+    def told(seed):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
+        return subprocess.check_output([sys.executable, "-c", CONTENTS], text=True, env=environment)
+
+    first = told("1")
+    assert re.fullmatch("[0-9a-f]{16} [0-9a-f]{16}\n", first) and told("2") == first
+
+
+def test_resume_refuses_whatever_decides_a_run(train, validation, tmp_path):
+    settings = {"steps": 2, "loss": weighted(1.0), "out": tmp_path, "mixed_precision": "no", **SMALL}
+    data = {"train": train.subset(train.names, Scaled(1)), "validation": validation}
+    fit(network(), **data, **settings)
+
+    def elsewhere(photographs):
+        stored = [photographs.stored(index) for index in range(len(photographs))]
+        rows = (torch.arange(part.fov.shape[1])[:, None] > 80 for part in stored)
+        cut = [part._replace(fov=part.fov * below) for part, below in zip(stored, rows, strict=True)]
+        return DRIVEDataset.from_decoded(photographs.names, cut, photographs.transform)
+
+    for words, changed in {
+        "\\(code and values of the loss was .*would vouch for\\)": {"loss": weighted(9.0)},
+        "code and values of the loss was .*, is beyond comparison": {"loss": weighted(Number())},
+        "code and values of the transform was": {"train": train.subset(train.names, Scaled(2))},
+        "\\(fields of view was": {"train": elsewhere(data["train"])},
+        "\\(fields of view of the validation set was": {"validation": elsewhere(validation)},
+        "\\(mixed precision was no, is bf16\\)": {"mixed_precision": "bf16"},
+        "\\(patience was None, is 3\\)": {"patience": 3},
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            fit(network(), **data | settings | changed, resume=True)
+    frozen = network()
+    frozen.head.requires_grad_(False)
+    with pytest.raises(ValueError, match="\\(frozen weights was \\[\\], is \\['head.weight', 'head.bias'\\]"):
+        fit(frozen, **data, **settings, resume=True)
+    fit(network(), **data, **settings | {"loss": weighted(1.0)}, resume=True)
+
+
+def test_what_cannot_be_told_is_not_gone_on_with(train, tmp_path):
+    settings = {"steps": 2, "loss": weighted(Number()), "out": tmp_path, **SMALL}
+    fit(network(), train, **settings)
+    with pytest.raises(ValueError, match="the loss was beyond comparison .*, is beyond comparison"):
+        fit(network(), train, **settings, resume=True)
+
+
+def test_weights_and_tables_that_no_run_left_are_not_replaced(train, tmp_path):
+    network().save_pretrained(tmp_path / "best.safetensors")
+    before = (tmp_path / "best.safetensors").read_bytes()
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="holds best.safetensors, but no last.pt .* overwrite=True"):
+            fit(network(), train, steps=2, out=tmp_path, resume=resume, **SMALL)
+    with pytest.raises(ValueError, match="is a file: name another folder"):
+        fit(network(), train, steps=2, out=tmp_path / "best.safetensors", **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
+    assert (tmp_path / "best.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
+def test_a_seed_out_of_range_is_refused(train, seed):
+    with pytest.raises(ValueError, match=f"the seed {seed} is out of range: give one from 0 to 4294967295"):
+        fit(network(), train, steps=2, seed=seed, **SMALL)
+
+
+def test_an_interruption_of_a_validation_leaves_run_and_model_that_agree(train, validation, monkeypatch):
+    def interrupted(*arguments, tta, **options):
+        if tta:
+            raise KeyboardInterrupt
+        return 0.4, 0.3
+
+    monkeypatch.setattr(loop, "best_threshold", interrupted)
+    model = network()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, train, validation, steps=2, **SMALL)
+    assert model.threshold_single == 0.5 and "0.300" not in model.notes["training"]["run"]

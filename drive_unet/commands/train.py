@@ -24,10 +24,12 @@ from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
 from drive_unet.evaluation.folds import caution, fold_table
 from drive_unet.models import UNet
 from drive_unet.outputs import refuse_files_for_folders
-from drive_unet.training.checkpoints import BEST, LAST, left_by_a_run
-from drive_unet.training.history import TABLE, draw_history
-from drive_unet.training.processes import processes
+from drive_unet.training.checkpoints import BEST, refuse_to_replace, written_into
+from drive_unet.training.history import CURVE, TABLE, draw_history
+from drive_unet.training.processes import processes, refuse_seed
 from drive_unet.training.provenance import versions
+
+WAYS = ("--resume", "--overwrite", "--out")  # what the errors of a training in Python call otherwise
 
 
 def run(options: argparse.Namespace) -> None:
@@ -36,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--preset {options.preset}: choose from {', '.join(presets.PRESETS)}")
     if options.fold is not None and not options.fold < (options.folds or 0):
         raise ValueError(f"--fold {options.fold} needs --folds, and is less than it")
+    refuse_seed(options.seed)
     if options.start:
         UNet.from_pretrained(options.start)  # what is wrong with it is said before anything is written
     choose()
@@ -63,8 +66,9 @@ def _train(options: argparse.Namespace) -> None:
         runs = [(fold_folder(options.out, fold), *split) for fold, split in enumerate(splits)]
         if options.fold is not None:
             runs = [(options.out, *splits[options.fold])]
-    for folder, *_ in runs:
-        _refuse_to_overwrite(folder, options.resume, options.overwrite)
+    refuse_files_for_folders(options.out)
+    for folder, *_ in runs if not options.overwrite else ():
+        refuse_to_replace(folder, TABLE, CURVE, resume=options.resume, ways=WAYS)
     results = []
     for folder, learned_from, held_out in runs:
         if process.is_main_process:
@@ -97,8 +101,9 @@ def _train(options: argparse.Namespace) -> None:
             "seed": options.seed,
             "versions": versions(),
         }
-        weights = model.save_pretrained(folder / BEST)
-        draw_history(folder)
+        with written_into(folder):
+            weights = model.save_pretrained(folder / BEST)
+            draw_history(folder)
         print(f"{run}\nweights: {weights}; every step: {folder / TABLE}")
         if held_out is not None:
             rows = [score(model, held_out, name=str(options.out), tta=tta) for tta in (False, True)]
@@ -145,18 +150,3 @@ def _computing_on(name: str | None) -> Iterator[None]:
     else:
         with torch.cuda.device(device):
             yield
-
-
-def _refuse_to_overwrite(folder: Path, resume: bool, overwrite: bool) -> None:
-    refuse_files_for_folders(folder)
-    kept = left_by_a_run(folder)
-    if kept and not (resume or overwrite):
-        raise ValueError(
-            f"{folder} holds {kept[0]} of an earlier run: go on with --resume, replace it with --overwrite, "
-            "or name another --out"
-        )
-    if kept == [BEST] and resume:
-        raise ValueError(
-            f"{folder} holds {BEST}, but no {LAST} to go on from: replace it with --overwrite, or name "
-            "another --out"
-        )

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
 from drive_unet.errors import DataError
 from drive_unet.files import sweep, write_atomically
-from drive_unet.models import SegmentationModel
+from drive_unet.models import SegmentationModel, vetted_notes
+from drive_unet.training.descriptions import UNTOLD, content_of, described
 from drive_unet.training.provenance import versions
 
 BEST, LAST, BEFORE = "best.safetensors", "last.pt", "previous.pt"
@@ -35,10 +33,16 @@ _WORDS = {  # what errors call the settings
     "images": "names of the photographs",
     "pixels": "pixels of the photographs",
     "labels": "vessel labels",
+    "fovs": "fields of view",
     "validation": "validation set",
     "validation_labels": "vessel labels of the validation set",
+    "validation_fovs": "fields of view of the validation set",
     "validate_every": "steps between validations",
+    "precision": "mixed precision",
+    "loss_content": "code and values of the loss",
+    "transform_content": "code and values of the transform",
     "arguments": "network",
+    "frozen": "frozen weights",
     "start": "weights that it started from",
 }
 
@@ -48,50 +52,48 @@ def settings_of(
     train: DRIVEDataset,
     validation: DRIVEDataset | None,
     loss: Callable,
-    **numbers: float,
+    **numbers: float | str | None,
 ) -> dict[str, Any]:
     """All that decides how a run goes, in JSON types: a checkpoint is gone on with only if it is the same.
 
-    Names alone do not tell DRIVE from the embedded set, so photographs are told by their pixels.
+    Names alone do not tell DRIVE from the embedded set, so photographs are told by their pixels, and masks by
+    theirs; nor one lambda from another, so a loss and a transform are told by what they hold (`content_of`).
     """
     before = json.dumps(getattr(model, "notes", {}).get("trained_on"), sort_keys=True)
+    labels, fovs = masks_of(train)
+    validated = (None, None) if validation is None else masks_of(validation)
     return numbers | {
         "loss": described(loss),
+        "loss_content": content_of(loss),
         "transform": described(train.transform),
+        "transform_content": content_of(train.transform),
         "images": list(train.names) if len(train) <= 1000 else len(train),
         "pixels": train.identity,
-        "labels": labels_of(train),
+        "labels": labels,
+        "fovs": fovs,
         "validation": None if validation is None else validation.identity,
-        "validation_labels": None if validation is None else labels_of(validation),
+        "validation_labels": validated[0],
+        "validation_fovs": validated[1],
         "preprocessing": asdict(model.preprocessing),
         "arguments": getattr(model, "arguments", None) or type(model).__name__,
+        "frozen": [name for name, weight in model.named_parameters() if not weight.requires_grad],
         "start": hashlib.sha256(before.encode()).hexdigest()[:16],
     }
 
 
-def labels_of(photographs: DRIVEDataset) -> str:
-    """16 hexadecimal digits of all vessel labels; of a stream, whose recipe decides them, its identity."""
+def masks_of(photographs: DRIVEDataset) -> tuple[str, str]:
+    """16 hexadecimal digits of all vessel labels, and of all fields of view.
+
+    Of a stream, whose recipe decides them, they are its identity.
+    """
     if isinstance(photographs, PaintedStream):
-        return photographs.identity
-    hashed = hashlib.sha256()
-    for vessels in photographs.vessels:
-        hashed.update(f"{vessels.shape}".encode() + np.packbits(vessels).tobytes())
-    return hashed.hexdigest()[:16]
-
-
-def described(function: Callable | None) -> str | None:
-    """A loss or a transform in words: its own `description`, what it prints as, or its name."""
-    if function is None:
-        return None
-    if hasattr(function, "description"):
-        return function.description
-    if isinstance(function, nn.Module):
-        return re.sub(r" at 0x[0-9a-f]+", "", repr(function))
-    if isinstance(function, partial):
-        given = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
-        return f"{described(function.func)}({', '.join(given)})"
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{getattr(function, '__module__', '')}.{name}"
+        return photographs.identity, photographs.identity
+    hashed = hashlib.sha256(), hashlib.sha256()
+    for index in range(len(photographs)):
+        stored = photographs.stored(index)
+        for each, mask in zip(hashed, (stored.vessels, stored.fov), strict=True):
+            each.update(f"{tuple(mask.shape)}".encode() + np.packbits(mask.numpy() > 0).tobytes())
+    return hashed[0].hexdigest()[:16], hashed[1].hexdigest()[:16]
 
 
 class Checkpoints:
@@ -171,7 +173,12 @@ class Checkpoints:
 
     def _taken(self, path: Path, saved: dict[str, Any]) -> tuple[dict[str, Any], dict]:
         earlier, now = saved["settings"], json.loads(json.dumps(self.settings))
-        differing = [key for key in now if earlier.get(key) != now[key]]
+        if missing := [_WORDS.get(key, key) for key in now if key not in earlier]:
+            raise ValueError(
+                f"{path} does not tell {', '.join(missing)}: another version of drive_unet wrote it, or it "
+                "is damaged; finish the run with that version, or delete the file or train without resume"
+            )
+        differing = [key for key in now if earlier[key] != now[key] or str(now[key] or "").startswith(UNTOLD)]
         model = self.parts["model"]
         trained = {key: value for key, value in model.notes.get("training", {}).items() if key != "run"}
         if differing == ["start"] and json.loads(json.dumps(trained)) == earlier:
@@ -180,11 +187,8 @@ class Checkpoints:
         if differing == ["steps"] and len(saved["run"]["history"]) == earlier["steps"] < now["steps"]:
             differing, self.finished = [], earlier["steps"]
         if differing:
-            named = "; ".join(
-                f"{_WORDS.get(key, key)} was {_short(earlier.get(key))}, is {_short(now[key])}"
-                for key in differing
-            )
-            raise ValueError(f"{path} belongs to another run ({named}); use its settings or another folder")
+            words = _differences(differing, earlier, now)
+            raise ValueError(f"{path} belongs to another run ({words}); use its settings or another folder")
         self.settings = earlier | {"steps": now["steps"]}
         changed = [
             f"{key} {saved['versions'].get(key)}"
@@ -198,8 +202,10 @@ class Checkpoints:
                 stacklevel=4,
             )
         try:
-            kept = self.parts.keys() & saved.keys()  # fp16's scaler need not be there
-            for name in kept - ({"schedule"} if self.finished else set()):
+            best, own = saved["state"]["best"], model.state_dict()
+            if best and any(best[key].shape != value.shape for key, value in own.items()):
+                raise ValueError("its best weights have other sizes")
+            for name in self.parts.keys() - ({"schedule"} if self.finished else set()):
                 self.parts[name].load_state_dict(saved[name])
         except Exception as error:  # each kind of part raises its own
             raise ValueError(
@@ -207,6 +213,17 @@ class Checkpoints:
                 "without resume"
             ) from error
         return saved["state"], saved["run"]
+
+
+def _differences(differing: list[str], earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """Settings that differ, in words; what a loss or a transform holds only where its words are the same."""
+    told = [key for key in differing if key.removesuffix("_content") not in {*differing} - {key}]
+    words = [
+        f"{_WORDS.get(key, key)} was {_short(earlier[key])}, is {_short(now[key])}"
+        + (", which a `description`, the same each time, would vouch for" if "_content" in key else "")
+        for key in told
+    ]
+    return "; ".join(words)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -223,10 +240,33 @@ def _read(path: Path) -> dict[str, Any]:
         for name in ("run", "settings", "notes", "versions"):
             saved[name] = json.loads(saved[name])
             saved[name].keys()
-        saved["state"].keys()
-        return saved | {"run": {**saved["run"], "history": list(saved["run"]["history"])}}
+        _vet(saved)
+        vetted_notes(saved["notes"])
+        return saved
     except Exception as error:  # a cut-off pickle raises many kinds
         raise ValueError(f"{path} cannot be read ({type(error).__name__})") from error
+
+
+_RUN = {"history": list, "best_step": int, "best_dice": int | float | None, "threshold": int | float}
+_RUN |= {"seconds": int | float, "stopped_early": bool, "folder": type(None)}
+_STATE = {"stale": int, "best": dict | None, "thresholds": list | None}
+_ROW = {"step": int, "loss": int | float, "lr": int | float}
+_SCORED = {"dice": int | float, "threshold": int | float}  # in the rows of steps that were validated
+
+
+def _vet(saved: dict[str, Any]) -> None:
+    """Raise for a checkpoint whose run, state and history are not what `Checkpoints.save` writes."""
+    history, thresholds = saved["run"]["history"], saved["state"]["thresholds"]
+    for record, kinds in [(saved["run"], _RUN), (saved["state"], _STATE)] + [
+        (row, _ROW | (_SCORED if "dice" in row else {})) for row in history
+    ]:
+        wrong = [key for key in record.keys() | kinds if not isinstance(record[key], kinds[key])]
+        if wrong:
+            raise TypeError(f"{', '.join(wrong)} of another kind")
+    if not history or [row["step"] for row in history] != list(range(1, len(history) + 1)):
+        raise ValueError("steps are missing")
+    if [type(value) for value in thresholds or ()] != ([] if saved["state"]["best"] is None else [float] * 2):
+        raise ValueError("two thresholds belong to the best weights, and none without them")
 
 
 @contextmanager
@@ -245,10 +285,50 @@ def written_into(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def left_by_a_run(folder: Path) -> list[str]:
-    """What an earlier run left in a folder, by names below it; what can be gone on with comes first."""
-    names = (LAST, f"member-*/{LAST}", BEFORE, f"member-*/{BEFORE}", BEST)
+def left_by_a_run(folder: Path, *more: str) -> list[str]:
+    """What an earlier run left in a folder, by names below it; what can be gone on with comes first.
+
+    Args:
+        folder: of the run, or of those of its members.
+        more: names of other files that a run of this kind writes.
+    """
+    names = [LAST, f"member-*/{LAST}", BEFORE, f"member-*/{BEFORE}", BEST]
+    names += [place for name in more for place in (name, f"member-*/{name}")]
     return [name for name in names if any(folder.glob(name))]
+
+
+def refuse_to_replace(
+    folder: Path,
+    *more: str,
+    resume: bool = False,
+    ways: tuple[str, str, str] = ("resume=True", "overwrite=True", "folder"),
+) -> None:
+    """Raise for a folder that holds what nobody has said may be replaced.
+
+    Args:
+        folder: of a run that is to begin, or with `resume` to go on.
+        more: as for `left_by_a_run`.
+        resume: accept a run that can be gone on with.
+        ways: what the caller calls resuming, overwriting and the folder.
+
+    Raises:
+        ValueError: the message names what would be lost, and the ways on.
+    """
+    going_on, overwriting, place = ways
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name another {place}, a folder")
+    kept = left_by_a_run(folder, *more)
+    resumable = bool(kept) and kept[0].endswith(".pt")
+    if resumable and not resume:
+        raise ValueError(
+            f"{folder} holds {kept[0]} of an earlier run: go on with {going_on}, replace it with "
+            f"{overwriting}, or name another {place}"
+        )
+    if kept and not resumable:
+        raise ValueError(
+            f"{folder} holds {kept[0]}, but no {LAST} to go on from: replace it with {overwriting}, or name "
+            f"another {place}"
+        )
 
 
 def _short(value: Any) -> str:

@@ -29,10 +29,24 @@ from drive_unet.models import SegmentationModel
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
 from drive_unet.training.averages import moving_average
-from drive_unet.training.checkpoints import BEST, LAST, Checkpoints, left_by_a_run, settings_of, written_into
+from drive_unet.training.checkpoints import (
+    BEST,
+    LAST,
+    Checkpoints,
+    refuse_to_replace,
+    settings_of,
+    written_into,
+)
 from drive_unet.training.history import Log
 from drive_unet.training.interruptions import WholeSteps
-from drive_unet.training.processes import accelerated, batches, callers_generators, draw_for, names_of_a_step
+from drive_unet.training.processes import (
+    accelerated,
+    batches,
+    callers_generators,
+    draw_for,
+    names_of_a_step,
+    refuse_seed,
+)
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
 from drive_unet.training.watch import Watch
@@ -143,13 +157,16 @@ def fit(
         lr: the peak of the one-cycle schedule.
         loss: ``loss(logits, vessels, fov)``; by default BCE plus half of soft Dice.
         patch_size: side of the patches in pixels.
+        seed: 0 to 4294967295.
         out: folder for ``best.safetensors``, written whenever a validation is better than all before
             (without a validation set at the end), the checkpoints ``last.pt`` and ``previous.pt``, and
             ``train.log``, a line a checkpoint; seen by all processes. None written by default.
         overwrite: begin anew although ``out`` holds another run, which is replaced.
         resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted; where it is
             damaged, from ``previous.pt``, the one before it, with a warning. A run that had ended goes on
-            for the steps by which ``steps`` is more, in a cycle of the learning rate of their own.
+            for the steps by which ``steps`` is more, in a cycle of the learning rate of their own. All else
+            that decides the run must be as it was: data, masks, network, numbers, precision, and what
+            ``loss`` and transform are and hold. Of those two a `description` stands for code and values.
         patience: stop after this many validations without a better Dice.
         validate_every: steps from one validation, and one ``last.pt``, to the next; the last step has both.
         num_workers: processes that load patches; the photographs live in memory, so 0 serves well.
@@ -166,20 +183,22 @@ def fit(
         DataError: datasets without labels, or sharing a photograph, or an ``out`` that cannot be written.
         FloatingPointError: if the loss becomes infinite or not a number, in any process.
         ValueError: for budgets below one, an ``average`` out of range, ``resume`` without ``out`` or of a
-            run with other settings, or an ``out`` that holds a run without ``resume`` or ``overwrite``.
+            run with other settings, an ``out`` that holds a run without ``resume`` or ``overwrite``, or
+            weights without a checkpoint without ``overwrite``; for a ``seed`` out of range.
     """
     _refuse_unlabelled(train, validation)
     if min(steps, batch_size, validate_every) < 1:
         raise ValueError(
             f"steps, batch_size and validate_every must be 1 or more: {steps, batch_size, validate_every}"
         )
+    refuse_seed(seed)
     if not 0 <= average < 1:
         raise ValueError(f"average is the decay of a moving average, 0 to below 1, not {average}")
     if resume and out is None:
         raise ValueError("resume needs out, the folder of the run to go on with")
     folder = Path(out).expanduser() if out else None
-    if folder is not None and not (resume or overwrite):
-        refuse_to_replace(folder)
+    if folder is not None and not overwrite:
+        refuse_to_replace(folder, resume=resume)
     train = train.prepared(model.preprocessing)  # before its pixels are compared: a large set is decoded once
     if validation is not None:
         _refuse_shared(train, validation)
@@ -188,7 +207,9 @@ def fit(
         a_step = batch_size * accelerator.num_processes
         numbers = {"steps": steps, "patches_a_step": a_step, "lr": lr, "weight_decay": weight_decay}
         numbers |= {"seed": seed, "average": average, "patch_size": patch_size}
-        numbers |= {"validate_every": validate_every} if validation is not None else {}
+        numbers |= {"precision": accelerator.mixed_precision}
+        numbers |= {"validate_every": validate_every if validation is not None else None}
+        numbers |= {"patience": patience if validation is not None else None}
         settings = settings_of(model, train, validation, loss, **numbers)
         patches = train.subset(range(len(train)), train.transform or training_transform(patch_size))
 
@@ -249,6 +270,7 @@ def fit(
                     run.seconds = before + time.perf_counter() - start
                     if accelerator.is_main_process:
                         checkpoints.save(keeper.state, vars(run) | {"folder": None})
+                        keeper.write()  # after it: weights without a checkpoint are not this run's
                         log.step(run, steps)
                     kept = step
                 steps_bar.update()
@@ -324,19 +346,27 @@ class _Keeper:
         row["dice"], row["threshold"] = broadcast_object_list(list(scored))
         self.state["stale"] += 1
         if run.best_dice is None or row["dice"] > run.best_dice:
-            run.best_dice, run.best_step, run.threshold = row["dice"], int(row["step"]), row["threshold"]
             flips = best_threshold(network, self.validation, tta=True)[1] if main else math.nan
-            self.state["thresholds"] = [*broadcast_object_list([flips]), run.threshold]
-            self.state["stale"] = 0
-            self.state["best"] = {
-                key: value.to("cpu", copy=True) for key, value in network.state_dict().items()
-            }
-            if self.folder and main:
-                network.threshold, network.threshold_single = self.state["thresholds"]
-                network.notes = learned_from(self.model.notes, self.train, self.validation)
-                with written_into(self.folder):
-                    network.save_pretrained(self.folder / BEST)
+            thresholds = [*broadcast_object_list([flips]), row["threshold"]]
+            best = {key: value.to("cpu", copy=True) for key, value in network.state_dict().items()}
+            # All at once, so that an interruption leaves run and weights that belong together.
+            self.state |= {"stale": 0, "best": best, "thresholds": thresholds}
+            run.best_dice, run.best_step, run.threshold = row["dice"], int(row["step"]), row["threshold"]
         run.stopped_early = self.patience is not None and self.state["stale"] >= self.patience
+
+    def write(self) -> None:
+        """Write the weights to the run's folder if the last validation found them the best so far.
+
+        Raises:
+            DataError: if they cannot be written.
+        """
+        if self.folder is None or self.state["best"] is None or self.state["stale"]:
+            return
+        network = self.current()
+        network.threshold, network.threshold_single = self.state["thresholds"]
+        network.notes = learned_from(self.model.notes, self.train, self.validation)
+        with written_into(self.folder):
+            network.save_pretrained(self.folder / BEST)
 
     def finish(self, run: TrainingRun) -> None:
         """Give the model what is kept: the best weights and their thresholds, else the last weights."""
@@ -357,19 +387,6 @@ def learned_from(
         if photographs is not None:
             notes = {**notes, "trained_on": trained_on(photographs, before=notes.get("trained_on"))}
     return notes
-
-
-def refuse_to_replace(folder: Path) -> None:
-    """Raise for a folder that holds a run, which nobody has said may be replaced.
-
-    Raises:
-        ValueError: the message names what would be lost, and the two ways on.
-    """
-    if kept := left_by_a_run(folder):
-        raise ValueError(
-            f"{folder} holds {kept[0]} of an earlier run: go on with resume=True, replace it with "
-            "overwrite=True, or name another folder"
-        )
 
 
 def _refuse_unlabelled(train: DRIVEDataset, validation: DRIVEDataset | None) -> None:

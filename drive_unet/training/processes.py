@@ -85,6 +85,12 @@ def callers_generators() -> Iterator[None]:
             np.random.set_state(own[1])  # noqa: NPY002
 
 
+def refuse_seed(seed: int) -> None:
+    """Raise a ValueError for a seed that is not from 0 to 2**32 - 1, which every generator can take."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"the seed {seed} is out of range: give one from 0 to {2**32 - 1}")
+
+
 def draw_for(seed: int, step: int, process: int) -> None:
     """Seed all generators for a step, so that what is drawn in it depends on nothing before it."""
     drawn = random.Random(f"{seed} {step} {process}").getrandbits(62)
