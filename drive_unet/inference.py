@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from drive_unet.data.beside import fov_beside
 from drive_unet.data.reading import read_image
-from drive_unet.models import fused
+from drive_unet.models import evaluating, fused
 from drive_unet.preprocessing.prepare import Prepared, prepare
 from drive_unet.preprocessing.rim import Rim
 from drive_unet.progress import bar
@@ -232,9 +232,12 @@ class Segmenter:
         native = prepared.restore(probability)
         return Segmentation(native, (native >= self.threshold) & prepared.native_fov, prepared.native_fov)
 
-    @torch.inference_mode()
     def flips(self, photographs: Sequence[Prepared]) -> Tensor:
         """One map a flip of photographs of one size, (flips, B, h, w) float32 on the CPU, rims and all."""
+        with torch.inference_mode(), evaluating(self.model):
+            return self._flips(photographs)
+
+    def _flips(self, photographs: Sequence[Prepared]) -> Tensor:
         batch = torch.stack([prepared.image for prepared in photographs]).to(self.device)
         height, width = batch.shape[-2:]
         tile = 1024 if self.tile is None and height * width > LARGE else self.tile

@@ -14,6 +14,8 @@ import copy
 import json
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -52,6 +54,27 @@ class ConvBlock(nn.Sequential):
         )
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Have a network in evaluation mode, and each of its layers in its own mode again afterwards.
+
+    Example:
+        >>> network = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+        >>> with evaluating(network):
+        ...     print([layer.training for layer in network])
+        [False, False]
+        >>> [layer.training for layer in network]
+        [True, False]
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def fused(model: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode, its batch normalisations folded into the convolutions before
     them.
@@ -59,12 +82,12 @@ def fused(model: nn.Module) -> nn.Module:
     There a normalisation is a fixed scale and shift: the numbers stay the same, a pass takes about six
         sevenths of
     the time. Pairs with a hook on one of the two, and layers that are not plain ones (quantised, say), stay
-    as they are; so does a network that cannot be copied, which is returned itself.
+    as they are; so does a network that cannot be copied, which is returned itself, in its own mode.
     """
     try:
         fast = copy.deepcopy(model).eval()
     except (RuntimeError, TypeError):  # parametrised or compiled
-        return model.eval()
+        return model
     for block in fast.modules():
         if not isinstance(block, nn.Sequential):
             continue

@@ -268,3 +268,10 @@ def test_what_is_no_dataset_is_refused(eyes):
         diagnose(network(), [(torch.zeros(3, 8, 8), None)])
     with pytest.raises(DataError, match="not \\(C, H, W\\) of one size"):
         diagnose(network(), [(torch.zeros(3, 8, 8), torch.zeros(1, 9, 9))])
+
+
+def test_layers_stay_in_their_modes(eyes):
+    model = network().train()
+    model.encoder[0].eval()
+    diagnose(model, eyes, steps=0)
+    assert model.training and model.bottleneck.training and not model.encoder[0].training

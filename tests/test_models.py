@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from drive_unet import models
+from drive_unet.inference import predict
 from drive_unet.models import ArticleNet, UNet, fused
 from drive_unet.preprocessing import Preprocessing
 
@@ -214,7 +216,10 @@ def test_hooks_see_what_they_saw_before_folding():
 def test_a_network_that_cannot_be_copied_is_used_itself():
     model = torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Conv2d(3, 1, 1)))
     model(torch.rand(1, 3, 8, 8))  # keeps a tensor with a history, which Python cannot copy
-    assert fused(model) is model
+    assert fused(model) is model and model.training
+    model[0].eval()
+    predict(model, np.full((8, 8, 3), 99, np.uint8), fov=np.ones((8, 8), bool))
+    assert model.training and not model[0].training, "it stays as it is"
 
 
 def test_a_run_s_folder_is_not_shadowed_by_packaged_weights_without_a_word(tmp_path, monkeypatch):

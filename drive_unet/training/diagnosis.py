@@ -20,6 +20,7 @@ from drive_unet.data.sample import Sample
 from drive_unet.errors import DataError
 from drive_unet.losses import bce_loss
 from drive_unet.metrics.exact import count
+from drive_unet.models import evaluating
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.training.processes import callers_generators
 from drive_unet.training.watch import likely_causes
@@ -137,20 +138,16 @@ def diagnose(model: nn.Module, dataset: Any, *, steps: int = STEPS, seed: int = 
     result = Diagnosis()
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     items = [_item(item, device) for item in _items(model, dataset)]
-    kept = model.training
     with callers_generators():
         torch.manual_seed(seed)
         usable = _labels(result, items)
-        model.eval()
-        try:
+        with evaluating(model):
             _sees(result, model, items[0][0])
             probability = _predictions(result, model, items) if usable else None
             if usable:
                 _gradients(result, model, items[0])
             if usable and steps:
                 _by_heart(result, model, items[0], steps)
-        finally:
-            model.train(kept)
     notes = getattr(model, "notes", {}).get("training", {})
     if (words := str(notes.get("run", ""))).split(" steps")[0].isdigit():
         result.updates = int(words.split(" steps")[0])
