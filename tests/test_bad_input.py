@@ -314,11 +314,15 @@ def test_label_that_is_not_turned_as_its_photograph(tmp_path):
     )
 
 
-def test_a_label_of_the_other_eye(tmp_path):
-    for folder, name in (("images", "12_left"), ("labels", "12_right")):
+@pytest.mark.parametrize(
+    ("photographed", "labelled"),
+    [("12_left", "12_right"), ("12_links", "12_rechts"), ("12_sin", "12_dex"), ("12_a", "12_b")],
+)
+def test_a_label_of_the_other_eye(tmp_path, photographed, labelled):
+    for folder, name in (("images", photographed), ("labels", labelled)):
         (tmp_path / folder).mkdir()
         grey(255)(tree()).save(tmp_path / folder / f"{name}.png")
-    refused(lambda: find_dataset(tmp_path), "lacks the vessel labels of 12_left.png")
+    refused(lambda: find_dataset(tmp_path), f"lacks the vessel labels of {photographed}.png")
 
 
 @pytest.mark.parametrize("which", [0, 1])

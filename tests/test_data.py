@@ -553,6 +553,11 @@ def test_where_numbers_do_not_tell_photographs_apart_names_do(tmp_path, names):
         (["12_OD.jpg", "12_OS.jpg"], ["12-right.png", "12-left.png"], ["12_OS", "12_OD"]),
         (["12_OD.jpg", "13_OD.jpg"], ["12_R_vessels.png", "13_R_vessels.png"], ["12_OD", "13_OD"]),
         (["3.png", "20.png"], ["3.png", "20.png"], ["3", "20"]),
+        (["12_links.jpg", "12_rechts.jpg"], ["12-OS.png", "12-OD.png"], ["12_links", "12_rechts"]),
+        (["12_sin.jpg", "13_dex.jpg"], ["12_l_mask.png", "13_r_mask.png"], ["12_sin", "13_dex"]),
+        (["12_a.jpg", "12_b.jpg"], ["12_a_manual1.png", "12_b.png"], ["12_a", "12_b"]),
+        (["01_dr.jpg", "02_h.jpg"], ["1_manual1.png", "2_h_mask.png"], ["01_dr", "02_h"]),
+        (["1_image.jpg", "2_photo.jpg"], ["1_anna.png", "2_anna.png"], ["1", "2"]),
     ],
 )
 def test_numbers_keep_their_form_and_eyes_their_side(tmp_path, photographs, labels, names):
@@ -575,6 +580,10 @@ def test_numbers_keep_their_form_and_eyes_their_side(tmp_path, photographs, labe
         (["12_left"], "12_OS.png", "12_left"),
         (["01_h"], "01_dr_vessels.png", None),
         (["01_h"], "01_h_vessels.png", "01_h"),
+        (["01_h"], "1_vessels.png", "01_h"),
+        (["01_h", "01_g"], "1_vessels.png", None),
+        (["12_a"], "12_b.png", None),
+        (["12_links"], "12_dex_mask.png", None),
     ],
 )
 def test_files_are_matched_with_names(names, file, match_):

@@ -34,7 +34,8 @@ class Pair:
 
     Attributes:
         name: the number as the photograph's file has it, "21", with the side of the eye if it says that,
-            "12_left"; in folders without numbers, what the file names have in common.
+            "12_left"; where the file says more, "01_dr", and in folders without numbers, what the file names
+            have in common.
         image: the photograph.
         vessels: the first observer's vessel labels; None where there are none.
         fov: the mask of the field of view; None where there is none.
@@ -84,8 +85,9 @@ def pair_folders(
     """Pair the images of any folder with their labels: by number if every image has one, else by name.
 
     The number is what a file's name begins with; where the side of the eye follows it (left, right, OS, OD,
-    L, R), both must agree. Names agree if they are equal without endings such as `_mask`, `_vessels` or
-    `_manual1`. The remedy is what errors advise where a file is missing.
+    L, R, sin, dex, ...), both must agree, and so must other words if both have any, as 12_a and 12_b have,
+    but not 21_training and 21_manual1. Names agree if they are equal without endings such as `_mask`,
+    `_vessels` or `_manual1`. The remedy is what errors advise where a file is missing.
 
     Raises:
         DataError: if a folder or a file is missing, or two files claim the same place.
@@ -99,7 +101,8 @@ def pair_folders(
         if folder is not None and not images(folder):
             raise DataError(f"{folder} holds no images: name the folder that holds the files themselves")
     keys = [_leading(file.stem) for file in images(image_dir)]
-    if None not in keys and len(set(keys)) == len(keys):
+    label_dirs = [each for each in (vessel_dir, fov_dir, second_dir) if each is not None]
+    if None not in keys and len(set(keys)) == len(keys) and _agree(image_dir, label_dirs):
         return pair_by(number_of, _numbered_name, image_dir, vessel_dir, fov_dir, second_dir, remedy)
     return pair_by(_stem, _stem, image_dir, vessel_dir, fov_dir, second_dir, remedy)
 
@@ -110,22 +113,22 @@ def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
     Args:
         names: of the photographs, such as "21", "21_training" or "left eye".
         files: each belongs to the name that its own is without an ending such as `_mask` or `_vessels`, else
-            to the name that is the same number of the same eye, as "21", "21_training" and "12_left" are, but
-            "01_h" is not; others are left out.
+            to the one name that is the same number of the same eye, as "21" and "21_training" are, but "01_h"
+            and "01_dr" are not; others are left out.
 
     Raises:
         DataError: if two files belong to one photograph.
     """
     names = dict.fromkeys(names)  # in their order, and quick to look up
-    keys = [_leading(name) if _IS_NUMBER.fullmatch(name) else None for name in names]
+    keys = [_leading(name) for name in names]
     count = Counter(keys)
     numbered = {key: name for key, name in zip(keys, names, strict=True) if key and count[key] == 1}
     matched: dict[str, Path] = {}
     for file in files:
         name = next((stem for stem in (file.stem, _stem(file)) if stem in names), None)
         leading = _leading(file.stem)
-        if not name and leading is not None:
-            name = numbered.get(leading)
+        if not name and leading in numbered and not _differ(numbered[leading], file.stem):
+            name = numbered[leading]
         if name in matched:
             raise DataError(
                 f"{matched[name]} and {file.name} both belong to photograph {name}: move one of them "
@@ -223,8 +226,16 @@ def unique(folder: Path, files: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
     return indexed
 
 
-_SIDE = re.compile(r"(?<![a-z])(?:(left|os|og|l)|(right|od|r))(?:[-_ ]?eye)?(?![a-z])", re.IGNORECASE)
-_IS_NUMBER = re.compile(rf"\d{{1,6}}(?:[-_ ](?:training|test|{_SIDE.pattern}))*", re.IGNORECASE)
+_SIDE = re.compile(
+    r"(?<![a-z])(?:(left|links|gauche|sin|os|og|l)|(right|rechts|droite?|dex|od|r))(?:[-_ ]?eye)?(?![a-z])",
+    re.IGNORECASE,
+)
+# Words that say what a file is, not of which photograph.
+_KIND = re.compile(
+    r"train(ing)?|test(ing)?|images?|img|photo(graph)?s?|fundus|eye|retina|orig(inal)?|colou?r|rgb|manual\d?"
+    r"|1st|2nd|first|second|observer\d?|1stho|2ndho|ah|vk|masks?|fov|vessels?|labels?|gt|ground|truth"
+    r"|groundtruth|anno(tations?)?|binary|seg(mentation)?|prob(ability)?|pred(iction)?"
+)
 
 
 def _leading(stem: str) -> tuple[int, str] | None:
@@ -237,6 +248,25 @@ def _leading(stem: str) -> tuple[int, str] | None:
         return None
     side = _SIDE.search(stem, match.end())
     return int(match[1]), "" if side is None else "left" if side[1] else "right"
+
+
+def _words(stem: str) -> list[str]:
+    """What a name says besides number, side and kind of file: "a" of 12_a_mask, of 21_test nothing."""
+    words = re.split(r"[\W_]+", _SIDE.sub(" ", re.sub(r"^\d+", "", stem)).lower())
+    return [word for word in words if word and not _KIND.fullmatch(word)]
+
+
+def _differ(stem: str, other: str) -> bool:
+    """Whether names of one number have different words, as 12_a and 12_b_mask, but not 12_a and 12_mask."""
+    words, others = _words(stem), _words(other)
+    return bool(words and others and words != others)
+
+
+def _agree(image_dir: Path, label_dirs: Iterable[Path]) -> bool:
+    """Whether no file has the number of a photograph, but other words."""
+    stems = {_leading(file.stem): file.stem for file in images(image_dir)}
+    files = (file.stem for folder in label_dirs for file in images(folder))
+    return not any(_differ(stems.get(_leading(stem), ""), stem) for stem in files)
 
 
 def key_of(file: Path) -> str | tuple[int, str]:
@@ -269,7 +299,9 @@ def number_of(file: Path) -> tuple[int, str]:
 
 
 def _numbered_name(file: Path) -> str:
-    """A photograph's number and side, as its file's name has them: 000001, 12_OD."""
+    """A photograph's number and side, as its file's name has them, and its words: 000001, 12_OD, 01_dr."""
+    if _words(file.stem):
+        return _stem(file)
     number, side = re.findall(r"^\d+", file.stem)[0], _SIDE.search(file.stem)
     return number if side is None else f"{number}_{side[0]}"
 
