@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from builders import SIZE, disc, grey, photograph, tree, write_split, zipped
 from PIL import Image
 
@@ -302,6 +303,13 @@ def test_values_that_are_no_brightness(tmp_path):
         image[0, 0] = levels
         Image.fromarray(image).save(tmp_path / f"{name}.tif")
         refused(lambda name=name: read_image(tmp_path / f"{name}.tif"), f"{name}.tif", "export it")
+
+
+def test_a_sound_file_of_a_kind_that_is_not_read_is_not_called_damaged(tmp_path):
+    tifffile.imwrite(tmp_path / "float.tif", photograph(1).astype(np.float32) / 255, photometric="rgb")
+    refused(lambda: read_image(tmp_path / "float.tif"), "float32, 3 a pixel", "export it in whole")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "float.tif").read_bytes()[:-100])
+    refused(lambda: read_image(tmp_path / "cut.tif"), "cut.tif", "cut off")
 
 
 def test_label_that_is_not_turned_as_its_photograph(tmp_path):

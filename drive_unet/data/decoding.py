@@ -81,6 +81,11 @@ def decode(path: str | Path) -> Picture:
     except Image.DecompressionBombError as error:
         raise _too_large(path) from error
     except Image.UnidentifiedImageError as error:
+        if held := _held_by_tiff(path):
+            raise DataError(
+                f"{path} is a TIFF of {held}, which cannot be read here: export it in whole numbers of 8 or "
+                "16 bits"
+            ) from error
         raise DataError(
             f"{path} is no image that can be read, or is cut off: copy or download the file again"
         ) from error
@@ -168,6 +173,21 @@ def _deep(path: Path, picture: Image.Image) -> np.ndarray | None:
         ) from error
     planar = levels.ndim == 3 and levels.shape[0] <= 4 < levels.shape[-1]
     return np.moveaxis(levels, 0, -1) if planar else levels
+
+
+def _held_by_tiff(path: Path) -> str:
+    """What a TIFF that Pillow does not know holds, in words; empty for any other file, or a torn one."""
+    import tifffile  # here: few files need it
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
+            if page.dtype is None or end > path.stat().st_size:
+                return ""
+            return f"{page.dtype}, {page.samplesperpixel} a pixel"
+    except Exception:  # of damaged files, anything
+        return ""
 
 
 def white(path: str | Path, levels: np.ndarray, stated: float | None) -> float:
