@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 import types
 from dataclasses import fields, replace
@@ -23,6 +24,7 @@ from drive_unet.data import DRIVEDataset, Sample
 from drive_unet.data.find import find_drive
 from drive_unet.metrics import scores
 from drive_unet.preprocessing import Preprocessing
+from drive_unet.widgets.explorer import LAYERS
 
 BENCHMARKS = ROOT / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the source archive has no benchmarks")
@@ -366,3 +368,11 @@ def test_measurements_are_compared_with_manual_labels(benchmark_named, copy, tmp
     monkeypatch.setattr(measurements, "Segmenter", None)  # a second time predicts nothing
     measurements.main(command)
     assert capsys.readouterr().out == printed
+
+
+def test_the_redraws_of_the_explorer_are_timed_for_every_layer(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    redraw = importlib.import_module("redraw")
+    redraw.main(["--sides", "73"])
+    (row,) = re.findall("73x73: (.*)", capsys.readouterr().out)
+    assert [cell.split()[0] for cell in row.split(", ")] == list(LAYERS)
