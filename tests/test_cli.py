@@ -750,7 +750,7 @@ def test_files_that_are_there_are_kept_unless_told_otherwise(
         said = refused(capsys, *settings, option, file)
         assert f"{file} exists: name another file, or replace it with --overwrite" in said
         assert "is a folder" in refused(capsys, *settings, option, tmp_path, "--overwrite")
-        assert f"{file} is a file" in refused(capsys, *settings, option, file / "x", "--overwrite")
+        assert f"{file} is no folder" in refused(capsys, *settings, option, file / "x", "--overwrite")
     assert file.read_text() == "by hand"
     assert done(*settings, option, file, "--overwrite") == 0 and file.stat().st_size > 100
     assert done(*settings, option, tmp_path / "new" / "folder" / "x") == 0
