@@ -40,7 +40,9 @@ To start, in this folder (on Windows `py` and `.venv\\Scripts\\` for `python3` a
 
 `-c constraints.txt` gives every computer the same releases. PyTorch's default build for Linux is large;
 without an NVIDIA card, install PyTorch's build for CPUs first. The photographs are painted on first use:
-nothing is downloaded.
+nothing is downloaded. Genuine ones take their place where `DRIVE_UNET_DATA` names a copy: of HRF (one
+archive, `all.zip`, CC BY 4.0, from the University of Erlangen-Nuremberg) or of DRIVE (`training.zip` and
+`test.zip`, after registration at drive.grand-challenge.org).
 
 {contents}
 

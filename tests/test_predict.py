@@ -280,7 +280,7 @@ def test_with_flips_each_measurement_has_the_interval_of_python(eyes, tmp_path, 
     with pytest.raises(SystemExit):
         main(["predict", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    unknown = {"default", "fast", "open", "synthetic", "synthetic-2", "drive"} - set(calibrated_weights())
+    unknown = {"default", "fast", "open", "synthetic", "drive"} - set(calibrated_weights())
     assert f"needs --tta and packaged weights other than {' and '.join(sorted(unknown))}" in said
 
 
