@@ -159,7 +159,15 @@ def believed(maps: Tensor, prepared: Prepared, threshold: float) -> Tensor:
     """Maps (n, h, w) of a photograph without the vessels that networks see in its rim; see `Rim`.
 
     The threshold is that of their mean.
+
+    Raises:
+        FloatingPointError: if a map is not a number somewhere.
     """
+    if torch.isnan(maps).any():
+        raise FloatingPointError(
+            "the network's answer is not a number (NaN) in places: its weights are damaged, or came of a "
+            "training that failed, so take others"
+        )
     rim = Rim(prepared.fov[0].numpy() > 0)
     maps = torch.stack([each * torch.from_numpy(rim.belief(each.numpy())) for each in maps])
     return maps * torch.from_numpy(rim.limit(maps.mean(dim=0).numpy(), threshold))
@@ -253,13 +261,7 @@ class Segmenter:
                 )
             maps = [self._tiled(batch.flip(axes), tile) for axes in self.turns]
         turned = [part.flip(axes)[:, 0] for part, axes in zip(maps, self.turns, strict=True)]
-        result = torch.stack(turned).cpu()
-        if torch.isnan(result).any():
-            raise FloatingPointError(
-                "the network's answer is not a number (NaN) in places: its weights are damaged, or came of a "
-                "training that failed, so take others"
-            )
-        return result
+        return torch.stack(turned).cpu()
 
     def _answer(self, batch: Tensor) -> Tensor:
         """The network's probabilities, (B, 1, h, w), for images (B, C, h, w)."""

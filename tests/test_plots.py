@@ -340,7 +340,7 @@ def test_masks_of_zeros_and_ones_are_black_and_white(scene):
 
 def test_by_calibre_names_the_thinnest_and_the_thickest():
     figure = plots.plot_by_calibre({"up to 2 px": 0.6, "thicker": 0.934}, [0.3, 0.7])
-    assert "60 are found on the thinnest vessels, 93 on the thickest" in finding(figure)
+    assert "thinnest vessels: 60 % of the pixels, of the thickest: 93 %" in finding(figure)
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()][0] == "up to 2 px\n30 % of all"
 
 
