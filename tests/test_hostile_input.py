@@ -169,7 +169,11 @@ def test_the_home_folder_is_meant_by_its_sign(tmp_path, monkeypatch):
     model = UNet(widths=(2, 3))
     model.preprocessing = Preprocessing(tolerance=100)
     fit(model, eyes, steps=1, batch_size=1, patch_size=16, out="~/run", progress=False)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"last.pt", "best.safetensors", "train.log"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "last.pt",
+        "best.safetensors",
+        "train.log",
+    }
     assert UNet.from_pretrained("~/run").arguments["widths"] == [2, 3]
     model.save_pretrained("~/mine.safetensors")
     assert (tmp_path / "mine.safetensors").is_file()
