@@ -226,6 +226,7 @@ def test_an_interruption_is_told_as_such(monkeypatch, capsys):
     assert capsys.readouterr().err == "\ndrive-unet: interrupted\n"
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_training_says_how_to_go_on(own, run, tmp_path, monkeypatch, capsys):
     calls, standardise = [], loop.standardise
 

@@ -263,6 +263,7 @@ def test_an_interruption_leaves_a_usable_model_that_can_be_trained_on(data, tmp_
     assert (record["before"]["before"] if validated else record["before"]) is None
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("validated", [True, False])
 @pytest.mark.parametrize(("presses", "in_data", "kept"), [(1, False, 3), (1, True, 3), (2, False, 2)])
 def test_ctrl_c_keeps_every_step_that_was_done(data, tmp_path, presses, in_data, kept, validated):
