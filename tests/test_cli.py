@@ -43,6 +43,17 @@ def tiny_preset():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The command line takes as many threads as are free, and sums differ by their number."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
+
+
 def write_own(root, *, size=SIZE, encode=grey(255), suffix=".png"):  # noqa: B008 (a constant)
     """Four labelled photographs, named by letters: the pixels of 21 to 24 of `write_drive`."""
     for number, letter in enumerate(LETTERS, start=21):

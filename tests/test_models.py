@@ -138,6 +138,7 @@ def test_packaged_weights_know_what_they_learned_from():
     assert known["before"]["names"] == record["before"]["names"]
 
 
+@pytest.mark.skipif(np.__version__ < "2", reason="with older releases eyes are painted a little otherwise")
 def test_packaged_weights_know_painted_eyes_by_their_pixels():
     eyes = PaintedStream(2)
     for name in PACKAGED:
