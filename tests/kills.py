@@ -165,6 +165,7 @@ def dies(stage: str, count: int, seconds: float) -> None:
 def child(data: Path, out: Path, workers: int, rank: int, processes: int, port: int, moment: tuple) -> None:
     """What a forked process does; the moment is when it dies, or ()."""
     sys.stderr = sys.stdout = open(os.devnull, "w")
+    torch.set_num_threads(1)  # more would wait for ever for the threads that a fork leaves behind
     if processes > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
