@@ -66,16 +66,21 @@ def _sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
+def nearest(path: Path) -> Path:
+    """What exists of a path: itself, or the nearest of its parents; itself where nothing does."""
+    return next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+
+
 def refuse_unwritable(path: Path) -> None:
     """Refuse a file that could not be written after long work, and its folder not made; nothing is made here.
 
     Raises:
         DataError: what stands in the way.
     """
-    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    existing = nearest(path.absolute())
     if path.is_dir():
         fault = "it is a folder"
-    elif existing != path and not existing.is_dir():
+    elif existing != path.absolute() and not existing.is_dir():
         fault = f"{existing} is no folder"
     elif not os.access(existing, os.W_OK):
         fault = f"no permission to write to {existing}"

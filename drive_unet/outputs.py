@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from drive_unet.errors import DataError
-from drive_unet.files import refuse_unwritable, write_atomically
+from drive_unet.files import nearest, refuse_unwritable, write_atomically
 
 RECORD = "drive-unet.jsonl"  # a line a file or a photograph; of two lines for the same one the later holds
 
@@ -183,7 +183,7 @@ class Outputs:
 
 def refuse_files_for_folders(folder: Path) -> None:
     """Raise DataError if a folder that a command is to make is a file, or lies below one."""
-    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    there = nearest(folder)
     if os.path.lexists(there) and not there.is_dir():
         raise DataError(f"{there} is a file, and can be no folder for what is written: name another")
 

@@ -42,13 +42,13 @@ def decode(path: str | Path) -> Picture:
     path = Path(path)
     if is_special(path):
         raise DataError(f"{path} {SPECIAL}")
-    if is_dicom(path):
-        levels, full = read_dicom(path, lambda width, height: _check_size(path, width, height))
-        colour = levels.ndim == 3
-        deep = levels if colour and levels.dtype == np.uint16 else None
-        grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
-        return Picture(Image.fromarray(grey), deep, full)
     try:
+        if is_dicom(path):
+            levels, full = read_dicom(path, lambda width, height: _check_size(path, width, height))
+            colour = levels.ndim == 3
+            deep = levels if colour and levels.dtype == np.uint16 else None
+            grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
+            return Picture(Image.fromarray(grey), deep, full)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; what matters comes as an exception
             with Image.open(path) as picture:

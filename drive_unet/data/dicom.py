@@ -56,12 +56,8 @@ def read_dicom(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.n
             levels = levels.astype(np.int64) + 2 ** (header.BitsStored - 1)
         levels = levels.astype(np.uint8 if full <= 255 else np.uint16)
         return (np.asarray(full - levels, levels.dtype) if kind == "MONOCHROME1" else levels), full
-    except DataError:
+    except (DataError, MemoryError):  # the caller tells of it
         raise
-    except MemoryError as error:
-        raise DataError(
-            f"{path} needs more memory than there is: close other programs, or save it smaller"
-        ) from error
     except Exception as error:  # pydicom raises what its decoders raise
         raise DataError(
             f"{path} is a DICOM file without a picture that can be read ({_short(error)})"
