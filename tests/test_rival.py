@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from builders import write_drive
@@ -19,7 +21,6 @@ def rival():
 
         patch.setattr(rival, "SIZE", 64)
         patch.setattr(rival, "EPOCHS", 1)
-        patch.setattr(rival, "CYCLES", 2)
         yield rival
 
 
@@ -39,18 +40,17 @@ def test_every_parameter_learns(rival):
     assert [name for name, value in model.named_parameters() if value.grad is None] == []
 
 
-def test_the_command_goes_on_and_reports(rival, tmp_path, capsys, monkeypatch):
+def test_the_command_goes_on_and_reports(rival, tmp_path, capsys):
     copy = write_drive(tmp_path / "DRIVE")
     line = ["--data", str(copy), "--folds", "1", "--recipes", "its own", "--out", str(tmp_path / "runs")]
-    monkeypatch.setattr(rival, "CYCLES", 1)
-    rival.main(line)
-    (record,) = (tmp_path / "runs").rglob("record.json")
-    record.unlink()  # stopped before it was scored, after one cycle of two
-    monkeypatch.setattr(rival, "CYCLES", 2)
+    rival.main([*line, "--cycles", "1"])
+    (record,) = (tmp_path / "runs").rglob("record-1.json")
+    assert json.loads(record.read_text())["recipe"] == "its own, 1 cycles"
+    record.unlink()
     capsys.readouterr()
-    rival.main(line)
+    rival.main([*line, "--cycles", "2"])
     printed = capsys.readouterr().out
     assert "cycle 2 of 2" in printed and "cycle 1" not in printed
     row = printed.strip().splitlines()[-1]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[:4] == ["its own", "1", "four flips", "1"] and 0 <= float(cells[4]) <= 1
+    assert cells[:4] == ["its own, 2 cycles", "1", "four flips", "1"] and 0 <= float(cells[4]) <= 1
