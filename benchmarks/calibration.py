@@ -5,7 +5,8 @@
 For each set of weights and each camera that is scored: Dice at the weights' own threshold, at the one that is
 best for the other camera, and at the best of its own; expected calibration error as the network says it,
 after a temperature chosen on the other camera, and after one of its own. What is chosen on the photographs it
-is scored on is a bound, not a score, and stands in brackets. Photographs that were learned from are marked.
+is scored on stands in brackets: of Dice it is a bound, not a score; temperatures are chosen by likelihood.
+Photographs that were learned from are marked.
 
 Protocol: all labelled photographs of a folder, inside the field of view, native size, pixels pooled, four
 flips. Pixels are counted in bins of probability (`drive_unet.metrics.PixelCounts`), which are kept in
