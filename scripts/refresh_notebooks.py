@@ -1,10 +1,10 @@
 """Execute the notebooks and write their outputs back, figures included, always on the embedded data.
 
-`python scripts/refresh_notebooks.py` runs all of them, `... 03 05` two. Where no cell's code changed since
-the last run, a cell keeps its old output if the new one says the same (measured numbers and durations masked
-as in the tests, figures within a few grey levels), so that a diff shows what changed; otherwise, and with
-`--fresh`, every new output is taken: no number of code that is gone. A notebook that fails or writes to
-stderr is left as it was. `--check` runs nothing and names the notebooks whose cells changed since.
+`python scripts/refresh_notebooks.py` runs all of them, `... 03 05` two. A notebook of which no cell's code
+changed since the last run, and whose new outputs all say the same (measured numbers and durations masked as
+in the tests, figures within a few grey levels), is left as it was. Otherwise, and with `--fresh`, every new
+output is taken: text and figures of one notebook come from one run. A notebook that fails or writes to stderr
+is left as it was, too. `--check` runs nothing and names the notebooks whose cells changed since.
 """
 
 from __future__ import annotations
@@ -96,21 +96,14 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     )
 
 
-def keep_same_outputs(notebook: nbformat.NotebookNode, before: nbformat.NotebookNode) -> int:
-    """Put back the old outputs of cells whose new ones say the same; return how many cells have new ones."""
+def changed(notebook: nbformat.NotebookNode, before: nbformat.NotebookNode) -> int:
+    """Return how many cells have outputs that say something else than before."""
     old = {cell.id: cell.outputs for cell in before.cells if cell.cell_type == "code"}
-    renewed = 0
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        if cell.id in old and same_outputs(old[cell.id], cell.outputs):
-            cell.outputs = old[cell.id]
-            for output in cell.outputs:
-                if output.output_type == "execute_result":
-                    output.execution_count = cell.execution_count
-        else:
-            renewed += 1
-    return renewed
+    return sum(
+        cell.id not in old or not same_outputs(old[cell.id], cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    )
 
 
 def same_outputs(old: list, new: list) -> bool:
@@ -160,13 +153,15 @@ def refresh(path: Path, timeout: int, fresh: bool) -> str:
                     f"{path.name}: left as it was, a cell wrote to stderr:\n{output.text}\nin\n{cell.source}"
                 )
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-    renewed = cells if fresh or not is_executed(before) else keep_same_outputs(notebook, before)
+    renewed = changed(notebook, before) if is_executed(before) and not fresh else cells
+    if not renewed:
+        return f"{path.stem:22} {seconds:6.1f} s, the same as before"
     text = nbformat.writes(notebook) + "\n"
     beside = path.with_name(path.name + ".new")
     beside.write_text(text, encoding="utf-8", newline="\n")
     beside.replace(path)
     size = len(text.encode()) / 1000
-    return f"{path.stem:22} {seconds:6.1f} s {size:6.0f} kB   {renewed} of {cells} outputs new"
+    return f"{path.stem:22} {seconds:6.1f} s {size:6.0f} kB   {renewed} of {cells} cells say something else"
 
 
 def main(arguments: list[str] | None = None) -> int:

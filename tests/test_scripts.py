@@ -131,24 +131,33 @@ def test_notebook_without_title_is_refused():
         addresses.rewrite_notebook(toy(title="No heading"), "03_model", ELSEWHERE)
 
 
-def test_refresh_executes_and_keeps_what_says_the_same(tmp_path):
+def test_refresh_executes_and_leaves_what_says_the_same(tmp_path):
     path = tmp_path / "toy.ipynb"
-    notebook = toy("import os, time", "print(f'≈ {time.time()}')", "print(os.environ['DRIVE_UNET_DATA'])")
+    (tmp_path / "answer.txt").write_text("the one")
+    cells = "import os, time", "print(f'≈ {time.time()}')", "print(os.environ['DRIVE_UNET_DATA'])"
+    notebook = toy(*cells, "print(open('answer.txt').read())")
     nbformat.write(notebook, path)
     assert not refresh.is_executed(nbformat.read(path, as_version=4))
     refresh.refresh(path, timeout=60, fresh=False)
     first = nbformat.read(path, as_version=4)
     assert refresh.is_executed(first)
-    assert [cell.get("execution_count") for cell in first.cells] == [None, 1, 2, 3]
+    assert [cell.get("execution_count") for cell in first.cells] == [None, 1, 2, 3, 4]
     assert first.cells[3].outputs[0].text == "embedded\n"
     assert set(first.metadata) == {"kernelspec", "language_info", "drive_unet"}
 
-    assert "0 of 3 outputs new" in refresh.refresh(path, timeout=60, fresh=False)
+    assert "the same as before" in refresh.refresh(path, timeout=60, fresh=False)
     assert nbformat.read(path, as_version=4) == first
-    first.cells[2].source += "  # changed"
-    assert not refresh.is_executed(first)
-    nbformat.write(first, path)
-    assert "3 of 3 outputs new" in refresh.refresh(path, timeout=60, fresh=False), "no number of former code"
+
+    (tmp_path / "answer.txt").write_text("another")
+    assert "1 of 4 cells say something else" in refresh.refresh(path, timeout=60, fresh=False)
+    second = nbformat.read(path, as_version=4)
+    assert second.cells[4].outputs[0].text == "another\n"
+    assert second.cells[2].outputs != first.cells[2].outputs, "all outputs come from one run"
+
+    second.cells[2].source += "  # changed"
+    assert not refresh.is_executed(second)
+    nbformat.write(second, path)
+    assert "4 of 4 cells" in refresh.refresh(path, timeout=60, fresh=False), "no number of former code"
 
 
 @pytest.mark.parametrize("source", ["1 / 0", "import sys; print('careful', file=sys.stderr)"])
