@@ -98,10 +98,11 @@ def done(*arguments):
 
 
 def refused(capsys, *arguments):
-    """The one line that a command says before it returns 1."""
+    """The one line that a command says before it returns 1; terms of use are shown once a process."""
     capsys.readouterr()
     assert done(*arguments) == 1
-    message = capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    message = "".join(line for line in lines if ", terms of use: " not in line)
     assert message.startswith("drive-unet: ") and message.count("\n") == 1, message
     return message
 
