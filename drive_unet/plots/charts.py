@@ -106,7 +106,7 @@ def plot_histograms(
                 ax.annotate(f"up to {100 * share:.0f} %", (edges[highest + 1], 0.97 * top), (4, 0), va="top",
                             textcoords="offset points", fontsize=9,
                             color=stairs.get_facecolor()[:3])  # fmt: skip
-    axes[0][0].set_ylabel("share of the pixels")
+    axes[0][0].set_ylabel("share of the region's pixels")
     axes[0][-1].legend(loc="upper right")
     return figure
 

@@ -28,13 +28,15 @@ def _binary(function) -> bool | str:
         "{0, 255}": vessels * np.uint8(255),
         "{3, 253}": np.where(vessels, np.uint8(253), np.uint8(3)),
         "{0, 255} with some grey": vessels * np.uint8(255),
+        "{255, 0}, dark on white": np.where(vessels, np.uint8(0), np.uint8(255)),
     }
-    labels["{0, 255} with some grey"][0, :3], vessels[0, :3] = 90, False
+    labels["{0, 255} with some grey"][0, :3] = 90
     for name, grey in labels.items():
         mask = np.asarray(answered(function(grey.copy())))
         if mask.dtype != bool:
             return f"it gives {mask.dtype} instead of bool"
         expected = grey > (int(grey.min()) + int(grey.max())) / 2
+        expected = ~expected if "dark" in name else expected
         if mask.shape != grey.shape or not np.array_equal(mask, expected):
             return f"of a label in {name} it makes a mask that is wrong in {(mask != expected).sum()} pixels"
     nothing = np.asarray(function(np.zeros((8, 8), np.uint8)))
@@ -46,6 +48,6 @@ EXERCISES = {
     "01-2": Exercise(_thin, "calibre gives widths and centreline; look at the widths on the centreline only"),
     "01-3": Exercise(
         _binary,
-        "half of the range in use; take care of numbers of 8 bits, which overflow, and of one level",
+        "half of the range in use, then the rarer side; 8 bits overflow, and there may be one level only",
     ),
 }

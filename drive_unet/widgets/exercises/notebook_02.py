@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from drive_unet.preprocessing import vanished_fraction
-from drive_unet.widgets.exercises.checking import Exercise, answered, near
+from drive_unet.widgets.exercises.checking import Exercise, answered
 
 
 def _shifted(part: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
@@ -36,8 +36,19 @@ def _shift(function) -> bool | str:
     return True
 
 
+def _framed(numbers, sample) -> bool | str:
+    mean, deviation = (sample.image.flatten(1).mean(1), sample.image.flatten(1).std(1))
+    inside = sample.fov[0] > 0
+    surround, retina = (
+        ((sample.image[:, part].mean(1) - mean) / deviation).mean().item() for part in (~inside, inside)
+    )
+    if abs(numbers[0] - retina) <= 0.01 and abs(numbers[1] - surround) <= 0.01:
+        return "the surround comes first"
+    return abs(numbers[0] - surround) <= 0.01 and abs(numbers[1] - retina) <= 0.01
+
+
 EXERCISES = {
-    "02-1": Exercise(near((0, 0), 0.01), "what is not measured should not push in any direction"),
+    "02-1": Exercise(_framed, "one mean and one deviation a channel, of all pixels of the frame"),
     "02-2": Exercise(_shift, "torch.roll moves; then set to 0 what it brought round from the other side"),
     "02-3": Exercise(
         lambda share, vessels: abs(share - vanished_fraction(vessels, (512, 512), of="centreline")) <= 0.001,
