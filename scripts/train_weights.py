@@ -12,7 +12,7 @@ from the 20 labelled photographs of DRIVE; its thresholds come from cross-valida
 photograph is predicted by a network that never saw it (`python benchmarks/cross_validate.py --data DRIVE
 --preset laptop`). `drive`, `open` and `default` are networks at full resolution that learn from painted eyes
 beside DRIVE, HRF and both. Their first weights, `start`, are trained from painted eyes alone before them,
-unless they lie in the folder of runs already.
+unless they lie in the folder of runs already; those of `default` are `drive`, trained in the same way.
 
 A run that was stopped goes on at its last checkpoint. With `--without FOLD` the photographs of that fold, of
 five, of each camera are left out of these three: thresholds are then chosen and scores printed on
@@ -90,9 +90,9 @@ class Recipe:
     precision: str = "no"
 
 
-def cameras(widest: int, focus: float) -> v2.Compose:
+def cameras(widest: int, focus: float, exact: float = 0.4) -> v2.Compose:
     """Patches as any camera could have taken them: size, sharpness, light, colours, noise."""
-    size = RandomPatch(256, exact=0.4, widths=(480, widest))
+    size = RandomPatch(256, exact=exact, widths=(480, widest))
     return v2.Compose([size, RandomFocus(share=focus), RandomLight(), COLOURS])
 
 
@@ -106,7 +106,14 @@ RECIPES = {
     "synthetic": Recipe(4500, NEAR_DRIVE, precision="bf16"),
     "start": Recipe(2500, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810)),
     "drive": Recipe(6000, training_transform(), start="start", shares={"drive": 4}, precision="bf16"),
-    "default": Recipe(6000, shares={"drive": 5, "hrf": 3}, **MANY_SIZES),
+    "default": Recipe(
+        5000,
+        cameras(1200, 0.3, exact=0.7),
+        start="drive",
+        shares={"drive": 5, "hrf": 3},
+        preprocessing=Preprocessing(finest=1080),
+        precision="bf16",
+    ),
     "open": Recipe(3500, shares={"hrf": 3}, **MANY_SIZES),
 }
 
@@ -123,14 +130,20 @@ def labelled(camera: str, options: argparse.Namespace) -> DRIVEDataset:
     return DRIVEDataset.from_pairs(pairs)
 
 
+def run_name(name: str, without: int | None) -> str:
+    """What a run and its weights are called."""
+    return name if without is None else f"{name}-without-{without}"
+
+
 def first_weights(recipe: Recipe, options: argparse.Namespace) -> UNet:
     """The network before its training; weights to start from are trained first where they are missing."""
     if recipe.start is None:
         torch.manual_seed(options.seed)
         return UNet(**recipe.network)
-    file = options.runs / f"{recipe.start}.safetensors"
+    without = options.without if RECIPES[recipe.start].shares else None  # nothing is left out of painted eyes
+    file = options.runs / f"{run_name(recipe.start, without)}.safetensors"
     if not file.exists():
-        whole = argparse.Namespace(**vars(options) | {"steps": None, "without": None, "precision": None})
+        whole = argparse.Namespace(**vars(options) | {"steps": None, "without": without, "precision": None})
         by_recipe(recipe.start, whole).save_pretrained(file, half=True)
     model = UNet.from_pretrained(file)
     model.notes = {"trained_on": model.notes["trained_on"]}
@@ -163,7 +176,7 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
         photographs = PaintedStream(-(-steps * 8 // REUSE), seed=options.seed, reuse=REUSE)
         choosing, where = [painted_dataset(CHOOSING)], f"{len(CHOOSING)} other painted photographs"
     photographs.transform = recipe.transform
-    run = options.runs / (name if options.without is None else f"{name}-without-{options.without}")
+    run = options.runs / run_name(name, options.without)
     result = fit(
         model,
         photographs,
@@ -180,7 +193,9 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
     ]
     eyes = len(BESIDE) if learned else len(photographs)
     sets.append(f"{eyes} painted photographs (painter {painter.VERSION})")
-    first = f'first weights "{recipe.start}", from painted photographs' if recipe.start else "no genuine one"
+    first = f'first weights "{recipe.start}"' if recipe.start else "no genuine one"
+    if recipe.start and not RECIPES[recipe.start].shares:
+        first += ", from painted photographs"
     known = " and ".join(EYES[key] for key in recipe.shares or ["painted"])
     model.notes["trained_on"]["source"] = (
         " and ".join(TITLES[key] for key in recipe.shares) or "painted photographs"
@@ -261,7 +276,7 @@ def main() -> None:
     model.notes |= {"versions": versions()}
     packaged = options.name != "start" and options.without is None
     folder = options.out if packaged else options.runs
-    path = model.save_pretrained(folder / f"{options.name}.safetensors", half=True)
+    path = model.save_pretrained(folder / f"{run_name(options.name, options.without)}.safetensors", half=True)
     print(
         f"written to {path}, {path.stat().st_size / 1e6:.2f} MB; "
         f"thresholds {model.threshold:.3f} with flips, {model.threshold_single:.3f} for one pass"

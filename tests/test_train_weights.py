@@ -32,7 +32,9 @@ def run(monkeypatch, *words):
     train_weights.main()
 
 
-def test_default_learns_from_both_cameras_after_painted_eyes(miniature, monkeypatch, tmp_path, capsys):
+def test_default_learns_from_both_cameras_after_one_of_them_and_painted_eyes(
+    miniature, monkeypatch, tmp_path, capsys
+):
     drive, second = write_drive(tmp_path / "drive"), hrf(tmp_path / "hrf")
     runs, out = tmp_path / "runs", tmp_path / "out"
     words = ("default", "--drive", drive, "--hrf", second, "--runs", runs, "--out", out)
@@ -40,7 +42,7 @@ def test_default_learns_from_both_cameras_after_painted_eyes(miniature, monkeypa
     shown = capsys.readouterr().out
     assert "DRIVE, left out, one pass" in shown and "HRF, left out, four flips" in shown
     assert not out.exists(), "weights that have not learned from everything are not packaged"
-    part = UNet.from_pretrained(runs / "default.safetensors")
+    part = UNet.from_pretrained(runs / "default-without-1.safetensors")
     start = (runs / "start.safetensors").read_bytes()
 
     run(monkeypatch, *words)
@@ -50,9 +52,14 @@ def test_default_learns_from_both_cameras_after_painted_eyes(miniature, monkeypa
     assert {"data", "threshold", "training", "terms", "limits", "versions"} <= set(model.notes)
     record = model.notes["trained_on"]
     assert record["source"] == "DRIVE and HRF"
-    assert set(part.notes["trained_on"]["fingerprints"]) < set(record["fingerprints"])
+    learned, before = part.notes["trained_on"], record["before"]
+    left_out = set(record["fingerprints"]) - set(learned["fingerprints"])
+    assert left_out and not left_out & set(learned["before"]["fingerprints"]), (
+        "nor did its first weights see them"
+    )
     first = UNet.from_pretrained(runs / "start.safetensors").notes["trained_on"]
-    assert record["before"]["fingerprints"] == first["fingerprints"]
+    assert before["source"] == "DRIVE" and left_out & set(before["fingerprints"])
+    assert before["before"]["fingerprints"] == first["fingerprints"]
     assert (
         "DRIVE is for research and education" in model.notes["terms"] and "CC BY 4.0" in model.notes["terms"]
     )
