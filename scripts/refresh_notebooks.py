@@ -1,10 +1,11 @@
 """Execute the notebooks and write their outputs back, figures included, always on the embedded data.
 
-`python scripts/refresh_notebooks.py` runs all of them, `... 03 05` two. A notebook of which no cell's code
-changed since the last run, and whose new outputs all say the same (measured numbers and durations masked as
-in the tests, figures within a few grey levels), is left as it was. Otherwise, and with `--fresh`, every new
-output is taken: text and figures of one notebook come from one run. A notebook that fails or writes to stderr
-is left as it was, too. `--check` runs nothing and names the notebooks whose cells changed since.
+`python scripts/refresh_notebooks.py` runs all of them, `... 03 05` two. A notebook is left as it was if
+neither its code nor packaged weights that it names changed since the last run, and all new outputs say the
+same (measured numbers and durations masked as in the tests, figures within a few grey levels). Otherwise, and
+with `--fresh`, every new output is taken: text and figures of one notebook come from one run. A notebook that
+fails or writes to stderr is left as it was, too. `--check` runs nothing and names notebooks whose cells or
+weights changed since.
 """
 
 from __future__ import annotations
@@ -31,15 +32,22 @@ from PIL import Image
 from rewrite_addresses import NOTEBOOKS, ROOT
 
 SANITISER = ROOT / "tests" / "notebook_outputs.cfg"
+WEIGHTS = sorted((ROOT / "drive_unet" / "weights").glob("*.safetensors"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SAME_PICTURE = 8  # of 255 levels: the same figure drawn and compressed by other releases of the libraries
 
 
 def digest(notebook: nbformat.NotebookNode) -> str:
-    """Return a short hash of the code cells' sources, without a set-up cell, which follows the address."""
+    """Return a short hash of the code and of the packaged weights that it names.
+
+    A set-up cell is left out: it follows the address.
+    """
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     setup = bool(code) and "google.colab" in code[0]
-    return hashlib.sha256("\0".join(code[setup:]).encode()).hexdigest()[:16]
+    text = "\0".join(code[setup:])
+    text = text.replace("from_pretrained()", 'from_pretrained("default")')
+    weights = (path.read_bytes() for path in WEIGHTS if f'"{path.stem}"' in text)
+    return hashlib.sha256(b"\0".join([text.encode(), *weights])).hexdigest()[:16]
 
 
 def is_executed(notebook: nbformat.NotebookNode) -> bool:
@@ -194,7 +202,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         stale = [path.name for path in paths if not is_executed(nbformat.read(path, as_version=4))]
         print(
-            "\n".join(f"{name}: cells changed since it was executed" for name in stale) or "all as executed"
+            "\n".join(f"{name}: cells or weights changed since it was executed" for name in stale)
+            or "all as executed"
         )
         return 1 if stale else 0
 

@@ -160,6 +160,17 @@ def test_refresh_executes_and_leaves_what_says_the_same(tmp_path):
     assert "4 of 4 cells" in refresh.refresh(path, timeout=60, fresh=False), "no number of former code"
 
 
+def test_a_notebook_is_out_of_date_when_weights_that_it_names_change(tmp_path, monkeypatch):
+    weights = [tmp_path / "default.safetensors", tmp_path / "fast.safetensors"]
+    for path in weights:
+        path.write_bytes(b"former")
+    monkeypatch.setattr(refresh, "WEIGHTS", weights)
+    implied, named = toy("UNet.from_pretrained()"), toy('UNet.from_pretrained("fast")')
+    before = refresh.digest(implied), refresh.digest(named)
+    weights[0].write_bytes(b"new")
+    assert refresh.digest(implied) != before[0] and refresh.digest(named) == before[1]
+
+
 @pytest.mark.parametrize("source", ["1 / 0", "import sys; print('careful', file=sys.stderr)"])
 def test_refresh_leaves_a_failing_notebook_as_it_was(tmp_path, source):
     path = tmp_path / "toy.ipynb"
