@@ -76,6 +76,7 @@ class Recipe:
         start: the recipe whose weights it starts from; None is random ones.
         shares: how often each photograph of a camera comes in a round, by `TITLES`; the eyes of `BESIDE` come
             once beside them. Nothing: a stream of eyes that are painted meanwhile.
+        reduced: how often each photograph comes besides, reduced to DRIVE's width beforehand, antialiased.
         preprocessing: the scales that it learns at.
         precision: of the convolutions: "bf16" takes half the time on processors that have it, and more on
             others.
@@ -86,6 +87,7 @@ class Recipe:
     network: dict = field(default_factory=dict)
     start: str | None = None
     shares: dict[str, int] = field(default_factory=dict)
+    reduced: int = 0
     preprocessing: Preprocessing = Preprocessing()
     precision: str = "no"
 
@@ -96,11 +98,7 @@ def cameras(widest: int, focus: float, exact: float = 0.4) -> v2.Compose:
     return v2.Compose([size, RandomFocus(share=focus), RandomLight(), COLOURS])
 
 
-MANY_SIZES = {  # fields of view from DRIVE's width to twice as wide
-    "transform": cameras(1200, 0.3),
-    "start": "start",
-    "preprocessing": Preprocessing(finest=1080),
-}
+FINE = Preprocessing(finest=1080)  # fields of view from DRIVE's width to twice as wide
 NEAR_DRIVE = v2.Compose([RandomPatch(256, exact=0.5, scale=(0.75, 1.35)), COLOURS])
 RECIPES = {
     "synthetic": Recipe(4500, NEAR_DRIVE, precision="bf16"),
@@ -111,10 +109,18 @@ RECIPES = {
         cameras(1200, 0.3, exact=0.7),
         start="drive",
         shares={"drive": 5, "hrf": 3},
-        preprocessing=Preprocessing(finest=1080),
+        preprocessing=FINE,
         precision="bf16",
     ),
-    "open": Recipe(3500, shares={"hrf": 3}, **MANY_SIZES),
+    "open": Recipe(
+        4000,
+        cameras(1200, 0.3, exact=0.6),
+        start="start",
+        shares={"hrf": 2},
+        reduced=2,
+        preprocessing=FINE,
+        precision="bf16",
+    ),
 }
 
 
@@ -168,6 +174,7 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
         rounds = [
             part for part, times in zip(learned, recipe.shares.values(), strict=True) for _ in range(times)
         ]
+        rounds += [part.prepared(Preprocessing()) for part in learned] * recipe.reduced
         photographs = sum([*rounds[1:], painted_dataset(BESIDE)], start=rounds[0])
         choosing, where = learned, "the photographs learned from, the mean of what is best for each camera"
         if options.without is not None:
