@@ -174,7 +174,8 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
         rounds = [
             part for part, times in zip(learned, recipe.shares.values(), strict=True) for _ in range(times)
         ]
-        rounds += [part.prepared(Preprocessing()) for part in learned] * recipe.reduced
+        if recipe.reduced:
+            rounds += [part.prepared(Preprocessing()) for part in learned] * recipe.reduced
         photographs = sum([*rounds[1:], painted_dataset(BESIDE)], start=rounds[0])
         choosing, where = learned, "the photographs learned from, the mean of what is best for each camera"
         if options.without is not None:
