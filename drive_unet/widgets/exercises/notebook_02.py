@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from drive_unet.preprocessing import vanished_fraction
-from drive_unet.widgets.exercises.checking import Exercise, answered
+from drive_unet.widgets.exercises.checking import Exercise, answered, near
 
 
 def _shifted(part: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
@@ -37,14 +37,12 @@ def _shift(function) -> bool | str:
 
 
 def _framed(numbers, sample) -> bool | str:
-    mean, deviation = (sample.image.flatten(1).mean(1), sample.image.flatten(1).std(1))
-    inside = sample.fov[0] > 0
-    surround, retina = (
-        ((sample.image[:, part].mean(1) - mean) / deviation).mean().item() for part in (~inside, inside)
-    )
-    if abs(numbers[0] - retina) <= 0.01 and abs(numbers[1] - surround) <= 0.01:
+    deviation, mean = torch.std_mean(sample.image, dim=(1, 2), keepdim=True)
+    framed, inside = (sample.image - mean) / deviation, sample.fov[0] > 0
+    surround, retina = framed[:, ~inside].mean().item(), framed[:, inside].mean().item()
+    if near((retina, surround), 0.01)(numbers):
         return "the surround comes first"
-    return abs(numbers[0] - surround) <= 0.01 and abs(numbers[1] - retina) <= 0.01
+    return near((surround, retina), 0.01)(numbers)
 
 
 EXERCISES = {
