@@ -1,5 +1,6 @@
 from . import augmentation as augmentation
 from . import data as data
+from . import doctor as doctor
 from . import evaluation as evaluation
 from . import inference as inference
 from . import losses as losses
@@ -16,11 +17,12 @@ from .augmentation import training_transform as training_transform
 from .data import DRIVEDataset as DRIVEDataset
 from .data import PaintedStream as PaintedStream
 from .data import Sample as Sample
-from .data import check_data as check_data
 from .data import find_dataset as find_dataset
 from .data import find_drive as find_drive
 from .data import folds as folds
 from .data import load_drive as load_drive
+from .doctor import check_data as check_data
+from .doctor import diagnose as diagnose
 from .errors import DataError as DataError
 from .evaluation import compare as compare
 from .evaluation import evaluate as evaluate
@@ -42,7 +44,6 @@ from .preprocessing import prepare as prepare
 from .preprocessing import standardise as standardise
 from .presets import PRESETS as PRESETS
 from .presets import train as train
-from .training import diagnose as diagnose
 from .training import fit as fit
 from .widgets import check as check
 from .widgets import explore as explore

@@ -15,11 +15,12 @@ from torchvision.transforms import v2
 import drive_unet
 from drive_unet.data import DRIVEDataset
 from drive_unet.data.reading import Decoded
+from drive_unet.doctor import diagnose
 from drive_unet.errors import DataError
 from drive_unet.losses import bce_loss
 from drive_unet.models import ArticleNet, SegmentationModel, UNet
 from drive_unet.preprocessing import Preprocessing
-from drive_unet.training import diagnose, fit
+from drive_unet.training import fit
 
 SIZE = (96, 100)
 SMALL = {"batch_size": 2, "patch_size": 32, "progress": False}

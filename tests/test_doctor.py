@@ -27,7 +27,8 @@ from PIL import Image, ImageFilter, ImageOps
 
 import drive_unet
 from drive_unet.commands.main import main
-from drive_unet.data import doctor, known
+from drive_unet.data import known
+from drive_unet.doctor import copies as doctor
 
 pytestmark = pytest.mark.usefixtures("own_places")
 

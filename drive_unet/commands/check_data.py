@@ -6,7 +6,7 @@ import argparse
 import json
 
 from drive_unet.commands.faults import complain, in_a_line
-from drive_unet.data.doctor import check_data
+from drive_unet.doctor.copies import check_data
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,8 +1,6 @@
 from .archives import unpack as unpack
 from .cache import cache_folder as cache_folder
 from .dataset import DRIVEDataset as DRIVEDataset
-from .doctor import DataReport as DataReport
-from .doctor import check_data as check_data
 from .drive import Drive as Drive
 from .drive import folds as folds
 from .drive import load_drive as load_drive

@@ -2,8 +2,6 @@ from .averages import mean_weights as mean_weights
 from .averages import moving_average as moving_average
 from .checkpoints import BEST as BEST
 from .checkpoints import LAST as LAST
-from .diagnosis import Diagnosis as Diagnosis
-from .diagnosis import diagnose as diagnose
 from .loop import TrainingRun as TrainingRun
 from .loop import fit as fit
 from .processes import processes as processes

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from drive_unet.data.archives import is_image, is_junk
 from drive_unet.data.by_names import SPLITS
-from drive_unet.data.inspection import ERROR, Finding
 from drive_unet.data.pairing import (
     AGAIN,
     FOV,
@@ -21,6 +20,7 @@ from drive_unet.data.pairing import (
     images,
     key_of,
 )
+from drive_unet.doctor.inspection import ERROR, Finding
 
 _DEPTH = 6
 _MOST = 5000  # photographs that are checked of a copy that cannot be used

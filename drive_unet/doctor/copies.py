@@ -15,7 +15,11 @@ from typing import Any
 from drive_unet.data.archives import is_image, is_junk, unpack
 from drive_unet.data.drive_copies import DRIVE, is_rite, zips
 from drive_unet.data.find import DriveFolder, called, find_dataset
-from drive_unet.data.inspection import (
+from drive_unet.data.known import count_of
+from drive_unet.data.layouts import EMBEDDED, NAMED
+from drive_unet.data.pairing import AGAIN, Pair, listed
+from drive_unet.data.store import each
+from drive_unet.doctor.inspection import (
     ERROR,
     NOTE,
     WARNING,
@@ -26,11 +30,7 @@ from drive_unet.data.inspection import (
     told,
     worst_first,
 )
-from drive_unet.data.known import count_of
-from drive_unet.data.layouts import EMBEDDED, NAMED
-from drive_unet.data.pairing import AGAIN, Pair, listed
-from drive_unet.data.store import each
-from drive_unet.data.survey import survey
+from drive_unet.doctor.survey import survey
 from drive_unet.errors import DataError
 
 OFFICIAL = "DRIVE, as the official download is today (no test labels)"

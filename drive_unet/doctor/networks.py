@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.inspection import ERROR, NOTE, WARNING, Finding, worst_first
 from drive_unet.data.reading import solidity
 from drive_unet.data.sample import Sample
+from drive_unet.doctor.inspection import ERROR, NOTE, WARNING, Finding, worst_first
 from drive_unet.errors import DataError
 from drive_unet.losses import bce_loss
 from drive_unet.metrics.exact import count
