@@ -108,9 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     cameras = {}
     for folder in options.data:
-        copy = find_dataset(folder)
-        pairs = [pair for part in (copy.training, copy.test) for pair in part if pair.vessels]
-        cameras[folder.name] = DRIVEDataset.from_pairs(pairs)
+        cameras[folder.name] = DRIVEDataset.from_pairs(find_dataset(folder).labelled)
     head = ("weights", "scored on", "chosen on", "Dice, own threshold", "chosen there", "best here")
     head += ("calibration error", "temperature from there", "from here")
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")

@@ -129,8 +129,7 @@ def labelled(camera: str, options: argparse.Namespace) -> DRIVEDataset:
     folder = getattr(options, camera)
     if folder is None:
         raise SystemExit(f"these weights learn from {TITLES[camera]}: name its folder with --{camera}")
-    copy = find_dataset(folder)
-    pairs = [pair for part in (copy.training, copy.test) for pair in part if pair.vessels]
+    pairs = find_dataset(folder).labelled
     if camera == "hrf":  # 11 to 15 of each group are for scoring
         pairs = [pair for pair in pairs if int(pair.name[:2]) <= 10]
     return DRIVEDataset.from_pairs(pairs)

@@ -71,6 +71,11 @@ class DriveFolder:
         return bool(self.test) and all(pair.vessels is not None for pair in self.test)
 
     @property
+    def labelled(self) -> tuple[Pair, ...]:
+        """All photographs with vessel labels, of both parts."""
+        return tuple(pair for pair in (*self.training, *self.test) if pair.vessels is not None)
+
+    @property
     def smooth(self) -> bool:
         """Whether labels may have smoothed edges: everywhere but in DRIVE and what is painted as DRIVE is."""
         return self.kind not in (DRIVE.name, EMBEDDED)
