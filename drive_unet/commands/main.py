@@ -349,7 +349,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="measure density, calibre, branching, tortuosity and fractal dimension, in summary.csv, in "
         "pixels and (_fov) in widths of the field of view; the 90 %% interval of each (_low, _high), seven "
-        "times the work, needs --tta and packaged weights other than drive",
+        "times the work, needs --tta and packaged weights",
     )
     predict.add_argument(
         "--micrometres-per-pixel",
