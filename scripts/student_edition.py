@@ -20,7 +20,7 @@ KEPT = (
     "LICENSES",
     "LICENSE",
     "CITATION.cff",
-    "benchmarks/RESULTS.md",
+    "benchmarks",
     "constraints.txt",
     "docs/measurements.md",
     "docs/notation.md",
@@ -82,7 +82,7 @@ def write(out: Path) -> None:
         source, target = ROOT / name, out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", ".*")
+            ignored = shutil.ignore_patterns("__pycache__", ".*", "runs")
             shutil.copytree(source, target, ignore=ignored)
         else:
             shutil.copyfile(source, target)

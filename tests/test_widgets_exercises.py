@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from drive_unet import measured
 from drive_unet.data import Drive
 from drive_unet.metrics import confusion
 from drive_unet.models import ConvBlock
-from drive_unet.plots.overlays import COLOURS, rgb
+from drive_unet.plots.overlays import COLOURS, calibre, rgb
 from drive_unet.widgets.exercises import Exercise, check, checking
 from drive_unet.widgets.exercises.checking import answered, near
 
@@ -115,12 +116,12 @@ class Odd:
     ],
 )
 def test_not_yet(verdict, answer, expected):
-    assert re.fullmatch(r"Not yet: (it ends in \w+: .*\. )?Hint: think", verdict(answer, expected))
+    assert re.fullmatch(r"Not yet(: it ends in \w+: .*)?\. Hint: think", verdict(answer, expected))
 
 
 def test_tolerance(verdict):
     assert verdict(0.712, near(0.7, 0.02)) == "Right."
-    assert verdict(0.73, near(0.7, 0.02)) == "Not yet: Hint: think"
+    assert verdict(0.73, near(0.7, 0.02)) == "Not yet. Hint: think"
     assert verdict([9, 11], near((10, 10), 1)) == "Right."
 
 
@@ -134,6 +135,11 @@ def test_code_is_judged_by_what_it_does(verdict):
         "Not yet: it ends in ZeroDivisionError: division by zero"
     )
     assert verdict(lambda n: print("noise") or n * n, squares) == "Right."
+
+    def forgets_to_return(number):
+        number * number
+
+    assert verdict(forgets_to_return, squares) == "Not answered yet: your function returns nothing."
     assert verdict(5, lambda answer, limit: answer < limit, limit=6) == "Right."
 
 
@@ -203,7 +209,7 @@ class Residual(torch.nn.Module):
     ],
 )
 def test_exercises_tell_right_from_wrong(capsys, exercise, right, wrong):
-    for answer, expected in ((right, "Right."), (wrong, "Not yet: "), (None, "Not answered yet.")):
+    for answer, expected in ((right, "Right."), (wrong, "Not yet"), (None, "Not answered yet.")):
         check(exercise, answer)
         assert capsys.readouterr().out.startswith(expected)
 
@@ -219,7 +225,7 @@ def verdict_on(capsys, exercise, answer, **given):
 def test_00_1_the_window_of_a_longer_chain(capsys):
     for right in (10, (10, 10)):
         assert verdict_on(capsys, "00-1", right) == "Right."
-    assert verdict_on(capsys, "00-1", 8).startswith("Not yet: Hint")
+    assert verdict_on(capsys, "00-1", 8).startswith("Not yet. Hint")
 
 
 def test_00_2_the_label_of_a_photograph(capsys):
@@ -250,8 +256,104 @@ def test_00_3_an_accuracy_inside_the_field_of_view(capsys):
     for answer in (right, of_arrays, lambda p, label, fov: (p == label)[fov].float().mean()):
         assert verdict_on(capsys, "00-3", answer) == "Right."
     assert verdict_on(capsys, "00-3", everywhere).startswith("Not yet: it counts the whole frame.")
+    for whole_frame in (lambda p, label, fov: (p == label).mean(), lambda p, label, fov: np.mean(p == label)):
+        assert "it counts the whole frame" in verdict_on(capsys, "00-3", whole_frame)
     assert verdict_on(capsys, "00-3", lambda *masks: 0.8).startswith("Not yet: ")
     assert verdict_on(capsys, "00-3", lambda *masks: ...) == "Not answered yet."
+
+
+# ---------------------------------------------------------------------------------------------- notebook 01
+
+
+def test_01_1_nothing_and_how_right_it_is(capsys):
+    fov = np.zeros((20, 20), bool)
+    fov[5:15] = True
+    vessels = np.zeros((20, 20), bool)
+    vessels[6:8] = True
+    given = {"vessels": vessels, "fov": fov}
+    assert verdict_on(capsys, "01-1", 0.8, **given) == "Right."
+    assert "on the whole frame" in verdict_on(capsys, "01-1", 0.9, **given)
+    for wrong in (0.2, 80, "0.8"):
+        assert verdict_on(capsys, "01-1", wrong, **given).startswith("Not yet. Hint")
+
+
+def test_01_2_the_length_of_the_thinnest(capsys):
+    vessels = np.zeros((100, 100), bool)
+    vessels[20:28, 5:95] = True  # thick
+    vessels[60:62, 5:95] = True  # thin: half of the length, a fifth of the area
+    width, line = calibre(vessels)
+    length, area = ((width[part] <= 2.5).mean() for part in (line, vessels))
+    assert abs(length - area) > 0.2
+    assert verdict_on(capsys, "01-2", length, vessels=vessels) == "Right."
+    assert "not of the length" in verdict_on(capsys, "01-2", area, vessels=vessels)
+
+
+def vessels_by_halves(grey):
+    mask = grey > (int(grey.min()) + int(grey.max())) / 2
+    return ~mask if mask.mean() > 0.5 else mask
+
+
+def of_one_level(grey, answer):
+    return answer if grey.min() == grey.max() else vessels_by_halves(grey)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda grey: grey > 127, "{0, 1}"),
+        (
+            lambda grey: grey > (grey.min(keepdims=True) + grey.max(keepdims=True)) / 2,
+            "{3, 253}",
+        ),  # overflows
+        (lambda grey: grey == grey.max(), "with some grey"),
+        (lambda grey: grey > (int(grey.min()) + int(grey.max())) / 2, "dark on white"),
+        (lambda grey: of_one_level(grey, grey == 0), "wrong in 64 of 64 pixels"),
+        (lambda grey: of_one_level(grey, np.zeros_like(grey)), "it gives uint8 instead of bool"),
+        (lambda grey: of_one_level(grey, False), "it gives the shape () instead of (8, 8)"),
+        (lambda grey: vessels_by_halves(grey)[None], "the shape (1, 40, 30)"),
+    ],
+)
+def test_01_3_any_label_made_0_and_1(capsys, wrong, said):
+    assert said in verdict_on(capsys, "01-3", wrong)
+    assert verdict_on(capsys, "01-3", vessels_by_halves) == "Right."
+
+
+# ---------------------------------------------------------------------------------------------- notebook 02
+
+
+def test_02_1_the_surround_and_the_retina(capsys):
+    fov = torch.ones(1, 20, 20, dtype=torch.uint8)
+    fov[:, :5] = 0
+    image = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0)) * fov
+    sample = SimpleNamespace(image=image, fov=fov)
+    whole = (image - image.mean((1, 2), keepdim=True)) / image.std((1, 2), keepdim=True)
+    outside, inside = (whole[:, fov[0] == part].mean().item() for part in (0, 1))
+    assert verdict_on(capsys, "02-1", (outside, inside), sample=sample) == "Right."
+    for wrong, said in (
+        ((inside, outside), ": the surround comes first"),
+        ((outside, 0), ": the surround is right, the retina is not"),
+        ((9, inside), ": the retina is right, the surround is not"),
+        ((0, 0), ": that is what standardising inside the field of view gives"),
+        (outside, ": two numbers are wanted"),
+        ((9, 9), ". Hint"),
+    ):
+        assert verdict_on(capsys, "02-1", wrong, sample=sample).startswith(f"Not yet{said}")
+    assert verdict_on(capsys, "02-1", (None, None), sample=sample) == "Not answered yet."
+
+
+def test_02_2_moved_together(capsys):
+    def moved(part, rows, columns):
+        return torch.nn.functional.pad(part, (columns, -columns, rows, -rows))
+
+    right = verdict_on(capsys, "02-2", lambda i, v, r, c: (moved(i, r, c), moved(v, r, c)))
+    assert right == "Right."
+    for wrong, said in (
+        (lambda i, v, r, c: (moved(i, r, c), v), "the label has not moved"),
+        (lambda i, v, r, c: (moved(i, r, c), moved(torch.ones_like(v), r, c)), "not where it should be"),
+        (lambda i, v, r, c: (moved(i, r, c), moved(v.flip(-1), r, c)), "not where it should be"),
+        (lambda i, v, r, c: (torch.roll(i, (r, c), (1, 2)), v), "comes in on the other"),
+    ):
+        assert said in verdict_on(capsys, "02-2", wrong)
 
 
 # ---------------------------------------------------------------------------------------------- notebook 04
@@ -261,7 +363,7 @@ def test_04_1_the_price_of_not_knowing(capsys):
     for right in (0.562, 0.5623):
         assert verdict_on(capsys, "04-1", right) == "Right."
     for wrong in (0.69, 0.25, 0.36, 1):
-        assert verdict_on(capsys, "04-1", wrong).startswith("Not yet: Hint")
+        assert verdict_on(capsys, "04-1", wrong).startswith("Not yet. Hint")
 
 
 # ---------------------------------------------------------------------------------------------- notebook 05
@@ -271,8 +373,8 @@ def test_05_1_the_dice_of_everything_vessel(capsys):
     for prevalence in (0.11, 0.3):
         right = 2 * prevalence / (1 + prevalence)
         assert verdict_on(capsys, "05-1", right, prevalence=prevalence) == "Right."
-        for wrong, said in ((prevalence, "that is the precision alone"), (right + 0.01, ""), (0.5, "")):
-            assert verdict_on(capsys, "05-1", wrong, prevalence=prevalence).startswith(f"Not yet: {said}")
+        for wrong, said in ((prevalence, ": that is the precision alone"), (right + 0.01, "."), (0.5, ".")):
+            assert verdict_on(capsys, "05-1", wrong, prevalence=prevalence).startswith(f"Not yet{said}")
     assert verdict_on(capsys, "05-1", None, prevalence=0.11) == "Not answered yet."
 
 
@@ -283,7 +385,7 @@ def test_05_2_a_score_after_a_squash(capsys):
     rng = np.random.default_rng(0)
     vessels = np.repeat(rng.random((2, 16, 4)) < 0.3, 4, axis=2)
     given = {
-        "maps": [np.where(label, 0.7, 0.2) + 0.2 * rng.random(label.shape) for label in vessels],
+        "maps": [np.where(label, 0.7, 0.2) + 0.35 * rng.random(label.shape) - 0.15 for label in vessels],
         "labels": list(vessels),
         "fovs": [np.ones((16, 16), bool)] * 2,
         "threshold": 0.6,
@@ -295,7 +397,11 @@ def test_05_2_a_score_after_a_squash(capsys):
     assert verdict_on(capsys, "05-2", right, squash=squash, **given) == "Right."
     said = verdict_on(capsys, "05-2", native, squash=squash, **given)
     assert said.startswith("Not yet: that is the Dice at native size.")
-    assert verdict_on(capsys, "05-2", right - 0.01, squash=squash, **given).startswith("Not yet: Hint")
+    drawn = [squash(p >= 0.6) >= 0.5 for p in given["maps"]]
+    cut_first = confusion(drawn, list(small[1] >= 0.5)).dice
+    assert abs(cut_first - right) > 0.02
+    assert "squashes the finished drawing" in verdict_on(capsys, "05-2", cut_first, squash=squash, **given)
+    assert verdict_on(capsys, "05-2", right - 0.01, squash=squash, **given).startswith("Not yet. Hint")
 
 
 def test_05_3_a_bootstrap_interval(capsys):
@@ -323,7 +429,7 @@ def test_05_3_a_bootstrap_interval(capsys):
 def test_06_1_the_colour_that_can_only_shrink(capsys):
     assert verdict_on(capsys, "06-1", "blue") == "Right."
     for wrong in ("white", "orange"):
-        assert verdict_on(capsys, "06-1", wrong).startswith("Not yet: Hint")
+        assert verdict_on(capsys, "06-1", wrong).startswith("Not yet. Hint")
 
 
 def test_06_2_the_highest_threshold_that_finds_enough(capsys):
@@ -362,7 +468,7 @@ def test_06_3_a_picture_of_errors(capsys):
 def test_07_1_a_width_travels_as_a_share_of_the_field_of_view(capsys):
     assert verdict_on(capsys, "07-1", 6 * 540 / 1350) == "Right."
     for wrong in (6, 15, 2.5, "2.4"):
-        assert verdict_on(capsys, "07-1", wrong).startswith("Not yet: Hint")
+        assert verdict_on(capsys, "07-1", wrong).startswith("Not yet. Hint")
 
 
 def test_07_2_arc_over_chord(capsys):

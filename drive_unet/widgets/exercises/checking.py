@@ -33,9 +33,10 @@ class Exercise:
 
 
 def check(exercise: str, answer: Any, **given: Any) -> None:
-    """Judge the answer to an exercise, and print one line: "Not answered yet.", "Right." or "Not yet: ...".
+    """Judge the answer to an exercise, and print one line: "Not answered yet.", "Right." or "Not yet ...".
 
-    Nothing is ever raised, whatever the answer is; and nothing is said before there is one.
+    Nothing is ever raised, whatever the answer is; and nothing is said before there is one. What the reader's
+    code prints meanwhile is not shown.
 
     Args:
         exercise: number of the notebook and of the exercise in it, such as "05-2".
@@ -57,7 +58,9 @@ def check(exercise: str, answer: Any, **given: Any) -> None:
             verdict = expected.verify(answer, **given)
         verdict = verdict if isinstance(verdict, str) else _truth(verdict)
     except NotAnswered:
-        print("Not answered yet.")
+        print(
+            "Not answered yet." if _is_empty(answer) else "Not answered yet: your function returns nothing."
+        )
         return
     except Exception as error:  # an odd answer is a wrong answer
         verdict = f"it ends in {type(error).__name__}: {error}".split("\n")[0]
@@ -66,8 +69,8 @@ def check(exercise: str, answer: Any, **given: Any) -> None:
     if verdict is True:
         print("Right.")
     else:
-        reason = f"{verdict.rstrip('.')}. " if isinstance(verdict, str) else ""
-        print(f"Not yet: {reason}Hint: {expected.hint}")
+        reason = f": {verdict.rstrip('.')}" if isinstance(verdict, str) else ""
+        print(f"Not yet{reason}. Hint: {expected.hint}")
 
 
 class NotAnswered(Exception):
@@ -107,6 +110,15 @@ def _is_open(answer: Any) -> bool:
     if isinstance(answer, dict):
         answer = list(answer.values())
     return isinstance(answer, (list, tuple)) and any(_is_open(part) for part in answer)
+
+
+def _is_empty(function: Any) -> bool:
+    """Whether a function is still the notebook's, whose body is `...`."""
+    code = getattr(function, "__code__", None)
+    return code is None or len(code.co_code) <= len(_empty.__code__.co_code)
+
+
+def _empty(): ...
 
 
 def _truth(verdict: Any) -> bool:

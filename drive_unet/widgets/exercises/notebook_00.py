@@ -33,7 +33,7 @@ def _accuracy_inside(accuracy) -> bool | str:
             raise
         except Exception as error:  # such as the mean of a boolean tensor
             verdicts.append(f"it ends in {type(error).__name__}: {error}".split("\n")[0])
-    return True in verdicts or verdicts[0]
+    return True in verdicts or min(verdicts, key=lambda verdict: str(verdict).startswith("it ends in"))
 
 
 def _accuracy_of(accuracy, kind) -> bool | str:

@@ -55,7 +55,8 @@ def _light(network, multiply_adds) -> bool | str:
 EXERCISES = {
     "03-1": Exercise(
         near(3 * 3 * 24 * 32 + 3 * 3 * 32 * 32 + 2 * 2 * 32),
-        "3 * 3 * inputs * outputs for each convolution; the second one has 32 inputs",
+        "3 * 3 * inputs * outputs for each convolution, the second one has 32 inputs; and each "
+        "normalisation has a scale and a shift for every channel",
     ),
     "03-2": Exercise(near(3), "the side is high - low + 1; try 1, 2, 3 and 4 poolings"),
     "03-3": Exercise(

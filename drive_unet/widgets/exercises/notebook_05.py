@@ -23,6 +23,10 @@ def _squashed(dice, maps, labels, fovs, threshold, squash) -> bool | str:
     native = confusion([p >= threshold for p in maps], labels, fovs).dice
     if abs(dice - native) < 1e-4 < abs(score(threshold) - native):
         return "that is the Dice at native size"
+    drawn = [squash(p >= threshold) >= 0.5 for p in maps]
+    cut_first = confusion(drawn, *([squash(part) >= 0.5 for part in parts] for parts in (labels, fovs))).dice
+    if abs(dice - cut_first) < 1e-4 < abs(score(threshold) - cut_first):
+        return "that squashes the finished drawing: squash the probabilities, then cut"
     return abs(dice - score(threshold)) <= 5e-3
 
 

@@ -8,8 +8,9 @@ from drive_unet.plots.overlays import error_map
 from drive_unet.widgets.exercises.checking import Exercise, answered, near
 
 
-def _thinnest(threshold, found_by_calibre) -> bool:
-    return found_by_calibre(threshold)[0] >= 0.8 > found_by_calibre(round(threshold + 0.01, 2))[0]
+def _thinnest(threshold, found_by_calibre) -> bool | str:
+    found, above = (found_by_calibre(round(cut, 2))[0] for cut in (threshold, threshold + 0.01))
+    return found >= 0.8 > above or f"there {found:.3f} is found, and a hundredth higher {above:.3f}"
 
 
 def _picture(function) -> bool | str:

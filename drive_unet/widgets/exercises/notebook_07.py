@@ -44,5 +44,8 @@ EXERCISES = {
         _tortuosity,
         "the arc is the sum of the distances from each point to the next; np.diff gives the steps",
     ),
-    "07-3": Exercise(_agreement, "100 * (mean of the seen / mean of the true - 1), and np.corrcoef's corner"),
+    "07-3": Exercise(
+        _agreement,
+        "how much larger is one mean, as a share of the true one? np.corrcoef gives a table of four",
+    ),
 }
