@@ -5,9 +5,9 @@
 Row 1 is the article as it stands: its network at its true width, the masks of the field of view as labels,
 everything squashed to 256x256, ImageNet's constants for the photograph, BCE on the whole frame, Adam at 1e-3,
 batches of eight, 30 updates. Two things had to be mended for it to run at all: the label is not normalised,
-and it is 0 or 1. Every later row changes one thing. Two of them change a bundle that has no sensible halves,
-and say so: the network of row 4 is deeper, narrower and has batch normalisation, all at once; row 11 changes
-optimiser and schedule together.
+and it is 0 or 1. Every later row repairs one thing. Two repairs change several things at once: the network of
+row 4 is deeper, narrower and has batch normalisation; row 11 changes optimiser, peak rate and schedule.
+Row 6 also cuts its patches at random, and from row 8 on maps pass through `Rim`.
 
 A run is a fold and a seed. It takes fourteen trainings of eight 256x256 pictures a step: rows 14 and 15 cost
 none, because they read the network of row 13 in another way. A ladder that was stopped goes on where it was;
