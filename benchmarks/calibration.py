@@ -1,6 +1,6 @@
 """Whether probabilities and thresholds travel from one camera to another.
 
-    python benchmarks/calibration.py --weights fast synthetic --data DRIVE HRF
+    python benchmarks/calibration.py --weights fast synthetic-fast --data DRIVE HRF
 
 For each set of weights and each camera that is scored: Dice at the weights' own threshold, at the one that is
 best for the other camera, and at the best of its own; expected calibration error as the network says it,
@@ -100,7 +100,7 @@ def rows(weights: str, cameras: dict[str, DRIVEDataset]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", nargs="+", default=["fast", "synthetic"])
+    parser.add_argument("--weights", nargs="+", default=["fast", "synthetic-fast"])
     parser.add_argument("--data", nargs="+", type=Path, required=True, help="a folder for each camera")
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """Measurements of vessels: the truth of painted eyes, against the true mask, against the photograph.
 
-    python benchmarks/measurements.py --weights fast synthetic
-    python benchmarks/measurements.py --weights fast synthetic --save     # and keep the intervals' factors
+    python benchmarks/measurements.py --weights fast synthetic-fast
+    python benchmarks/measurements.py --weights fast synthetic-fast --save   # and keep the intervals' factors
     python benchmarks/measurements.py --weights fast --labelled path/to/HRF  # against manual labels
 
 Against manual labels, widths are also compared vessel by vessel, where the label and the network both have
@@ -216,7 +216,7 @@ def write(target: Path, record: dict) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", nargs="+", default=["fast", "synthetic"])
+    parser.add_argument("--weights", nargs="+", default=["fast", "synthetic-fast"])
     parser.add_argument("--labelled", type=Path, help="a folder of photographs with manual labels")
     parser.add_argument(
         "--photographs", metavar="NAME", nargs="+", help="of them, such as 01_h; all by default"

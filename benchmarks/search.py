@@ -27,7 +27,7 @@ from drive_unet.losses import combine
 from drive_unet.metrics import choose_threshold, pixel_scores
 
 BASE = {
-    "start": "synthetic",  # packaged weights, or None for random ones
+    "start": "synthetic-fast",  # packaged weights, or None for random ones
     "network": {},
     "lr": 1e-2,
     "average": 0.0,

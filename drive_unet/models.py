@@ -196,11 +196,11 @@ class SegmentationModel(
 
         Args:
             name_or_path: a name of weights that come with the package (``"default"``, trained on DRIVE and
-                HRF; ``"drive"`` and ``"fast"``, on DRIVE; ``"open"``, on HRF; ``"synthetic"``, on painted
-                photographs alone, what the presets start from); a ``.safetensors`` file; a
-                run's folder, of which ``best.safetensors`` is taken; or ``"owner/name"`` of a repository on a
-                hub, asked last and only then. A `Path` is always a path; of a packaged name and a path of the
-                same name the packaged weights win, with a warning.
+                HRF; ``"drive"`` and ``"fast"``, on DRIVE; ``"open"``, on HRF; ``"synthetic"`` and
+                ``"synthetic-fast"``, on painted photographs alone, of which presets start from the latter);
+                a ``.safetensors`` file; a run's folder, of which ``best.safetensors`` is taken; or
+                ``"owner/name"`` of a repository on a hub, asked last and only then. A `Path` is always a
+                path; of a packaged name and a path of the same name the packaged weights win, with a warning.
             hub: for a hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Raises:

@@ -1,18 +1,20 @@
 """Train the weights that come with the package, each by one line, from a clean checkout:
 
     python scripts/train_weights.py synthetic
+    python scripts/train_weights.py synthetic-fast
     python scripts/train_weights.py fast --drive DRIVE --threshold .4375 --threshold-single .4453
     python scripts/train_weights.py drive --drive DRIVE
     python scripts/train_weights.py default --drive DRIVE --hrf HRF
     python scripts/train_weights.py open --hrf HRF
 
-`synthetic` learns from eyes while they are painted, and takes its thresholds from ten others; no genuine
-pixel has a part in it. `fast` starts from these and learns by the preset "laptop"
-from the 20 labelled photographs of DRIVE; its thresholds come from cross-validation, in which every
-photograph is predicted by a network that never saw it (`python benchmarks/cross_validate.py --data DRIVE
---preset laptop`). `drive`, `open` and `default` are networks at full resolution that learn from painted eyes
-beside DRIVE, HRF and both. Their first weights, `start`, are trained from painted eyes alone before them,
-unless they lie in the folder of runs already; those of `default` are `drive`, trained in the same way.
+`synthetic`, at full resolution, and `synthetic-fast`, at half, learn from eyes while they are painted, and
+take their thresholds from ten others; no genuine pixel has a part in them. `fast` starts from the latter and
+learns by the preset "laptop" from the 20 labelled photographs of DRIVE; its thresholds come from
+cross-validation, in which every photograph is predicted by a network that never saw it
+(`python benchmarks/cross_validate.py --data DRIVE --preset laptop`). `drive`, `open` and `default` learn at
+full resolution from painted eyes beside DRIVE, HRF and both. `open` starts from `synthetic`, `drive` from
+`start`, which is the same in fewer steps, and `default` from `drive`; what they start from is trained before
+them unless it lies in the folder of runs already.
 
 A run that was stopped goes on at its last checkpoint. With `--without FOLD` the photographs of that fold, of
 five, of each camera are left out of these three: thresholds are then chosen and scores printed on
@@ -101,7 +103,10 @@ def cameras(widest: int, focus: float, exact: float = 0.4) -> v2.Compose:
 FINE = Preprocessing(finest=1080)  # fields of view from DRIVE's width to twice as wide
 NEAR_DRIVE = v2.Compose([RandomPatch(256, exact=0.5, scale=(0.75, 1.35)), COLOURS])
 RECIPES = {
-    "synthetic": Recipe(4500, NEAR_DRIVE, precision="bf16"),
+    "synthetic": Recipe(
+        7000, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810), precision="bf16"
+    ),
+    "synthetic-fast": Recipe(4500, NEAR_DRIVE, precision="bf16"),
     "start": Recipe(2500, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810)),
     "drive": Recipe(6000, training_transform(), start="start", shares={"drive": 4}, precision="bf16"),
     "default": Recipe(
@@ -115,7 +120,7 @@ RECIPES = {
     "open": Recipe(
         4000,
         cameras(1200, 0.3, exact=0.6),
-        start="start",
+        start="synthetic",
         shares={"hrf": 2},
         reduced=2,
         preprocessing=FINE,

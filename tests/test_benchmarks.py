@@ -276,7 +276,7 @@ def test_few_shots_compares_both_starts_on_the_same_photographs(benchmark_named,
     monkeypatch.setattr(few_shots, "fit", fit_nothing)
     photographs = DRIVEDataset.from_pairs(find_drive(copy).training)
     k = len(few_shots.folds(photographs.names)[0][0]) - 1
-    painted, random = (few_shots.run(start, k, 3, 1, photographs) for start in ("synthetic", None))
+    painted, random = (few_shots.run(start, k, 3, 1, photographs) for start in ("synthetic-fast", None))
     assert learned[0] == learned[1] and len(set(learned[0])) == k
     assert not set(learned[0]) & set(few_shots.folds(photographs.names)[0][1])
     assert painted["Dice"] != random["Dice"]

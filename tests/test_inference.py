@@ -20,7 +20,7 @@ from drive_unet.preprocessing.fov import width_of
 
 @pytest.fixture(scope="module")
 def model():
-    return UNet.from_pretrained("synthetic")  # knows photographs like those of these tests
+    return UNet.from_pretrained("synthetic-fast")  # knows photographs like those of these tests
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def test_weights_make_the_round_trip(model, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["best.safetensors"]
 
 
-PACKAGED = ("default", "drive", "fast", "open", "synthetic")
+PACKAGED = ("default", "drive", "fast", "open", "synthetic", "synthetic-fast")
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -110,16 +110,15 @@ def test_packaged_weights_bring_all_that_is_needed_to_use_them(name):
     for threshold in (model.threshold, model.threshold_single):
         assert type(threshold) is float and 0.2 < threshold < 0.7
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
-    two_cameras = {"finest": 1080}
-    scales = two_cameras if name in ("default", "open") else {}
-    assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, **scales)
+    finest = {"default": 1080, "open": 1080, "synthetic": 810}.get(name)
+    assert model.preprocessing == Preprocessing(fov_width=540, tolerance=0.1, finest=finest)
     assert {"data", "threshold", "training", "terms", "limits", "versions", "trained_on"} <= set(model.notes)
     with torch.inference_mode():
         assert model(torch.rand(2, 3, 61, 45)).isfinite().all()
 
 
 def test_packaged_weights_know_what_they_learned_from():
-    painted = UNet.from_pretrained("synthetic").notes["trained_on"]
+    painted = UNet.from_pretrained("synthetic-fast").notes["trained_on"]
     assert not any(photograph.isdigit() for photograph in painted["names"])
     drive = [str(number) for number in range(21, 41)]
     record = UNet.from_pretrained("fast").notes["trained_on"]

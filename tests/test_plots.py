@@ -459,7 +459,7 @@ def test_every_public_figure_is_listed_and_documented():
 def test_agreement_of_measurements_with_their_truth():
     truth = {"calibre": [3.0, 4.0, 5.0, 6.0], "tortuosity": [1.1, 1.2, 1.1, 1.3]}
     fast = {"calibre": [3.5, 4.5, 5.5, 6.5], "tortuosity": [1.3, 1.1, 1.2, np.nan]}
-    figure = plots.plot_agreement(truth, {"fast": fast, "synthetic": truth})
+    figure = plots.plot_agreement(truth, {"fast": fast, "synthetic-fast": truth})
     assert "calibre is found best (r = 1.00), tortuosity worst" in figure.get_suptitle()
     calibre, tortuosity = figure.axes
     points = {line.get_label(): line.get_xydata() for line in calibre.lines}

@@ -73,9 +73,10 @@ def test_open_learns_from_one_camera_without_the_terms_of_the_other(miniature, m
     assert "DRIVE" not in model.notes["terms"] + model.notes["data"] and "CC BY 4.0" in model.notes["terms"]
 
 
-def test_weights_from_painted_eyes_are_free_of_terms(miniature, monkeypatch, tmp_path):
-    run(monkeypatch, "synthetic", "--runs", tmp_path / "runs", "--out", tmp_path)
-    model = UNet.from_pretrained(tmp_path / "synthetic.safetensors")
+@pytest.mark.parametrize("name", ["synthetic", "synthetic-fast"])
+def test_weights_from_painted_eyes_are_free_of_terms(miniature, monkeypatch, tmp_path, name):
+    run(monkeypatch, name, "--runs", tmp_path / "runs", "--out", tmp_path)
+    model = UNet.from_pretrained(tmp_path / f"{name}.safetensors")
     assert model.notes["terms"].startswith("MIT") and "no genuine one" in model.notes["data"]
 
 

@@ -149,7 +149,7 @@ def packaged_calibration(weights: str | None = None) -> dict[str, dict[str, tupl
         the factors, for `measure_flips`.
 
     Example:
-        >>> factors = packaged_calibration("synthetic")
+        >>> factors = packaged_calibration("synthetic-fast")
         >>> low, high = factors["whole"]["calibre_mean"]
         >>> low < high
         True
