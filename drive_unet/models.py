@@ -14,7 +14,7 @@ import copy
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import resources
@@ -52,6 +52,18 @@ class ConvBlock(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+
+def learned_from(notes: Mapping[str, Any]) -> frozenset[str] | None:
+    """Fingerprints of all photographs that weights with these notes learned from; None if not recorded."""
+    record = notes.get("trained_on")
+    if not record:
+        return None
+    known: set[str] = set()
+    while record:
+        known.update(record["fingerprints"])
+        record = record.get("before")
+    return frozenset(known)
 
 
 @contextmanager

@@ -83,7 +83,8 @@ class Outputs:
             elif entry["made_of"] != made_of:
                 keys = {*entry["made_of"], *made_of}
                 unlike = sorted(k for k in keys if entry["made_of"].get(k) != made_of.get(k))
-                why = f"exists, and was written with another {' and '.join(unlike)}"
+                how = f"another {unlike[0]}" if len(unlike) == 1 else f"{' and '.join(unlike)} that differ"
+                why = f"exists, and was written with {how}"
             elif entry["sha256"] not in (None, digest(path)):
                 why = "exists, and was changed after it had been written"
             else:
@@ -202,15 +203,26 @@ def refuse_to_replace(paths: Iterable[Path | None], overwrite: bool) -> None:
 
 
 def facts(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the record of a folder knows of its files, by name; nothing of those that were changed since."""
+    """What is on record of the files in a folder, by name; nothing of those that were changed since.
+
+    The record lies in the folder, or above it where a tree was written.
+    """
+    folder = folder.resolve()
+    for root in (folder, *folder.parents):
+        if (root / RECORD).is_file():
+            break
+    else:
+        return {}
     try:
-        entries = Outputs(folder)._entries if (folder / RECORD).is_file() else {}
+        entries = Outputs(root)._entries
     except DataError:  # somebody else's file of that name
         return {}
     return {
-        name: entry["facts"]
+        file.name: entry["facts"]
         for name, entry in entries.items()
-        if (folder / name).is_file() and entry["sha256"] in (None, digest(folder / name))
+        if (file := root / name).parent == folder
+        and file.is_file()
+        and entry["sha256"] in (None, digest(file))
     }
 
 

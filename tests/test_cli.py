@@ -624,6 +624,49 @@ def test_what_predict_writes_scores_as_the_weights_do(size, run, tmp_path, capsy
     assert evaluated(capsys, tmp_path, "--data", own)["threshold"] == 0.5
 
 
+def test_predictions_of_photographs_that_were_learned_from_say_so(own, run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert done("predict", own / "images", "--out", out, "--weights", run) == 0
+    assert "trained on eye a, eye b, eye c and eye d" in guard(evaluated(capsys, out, "--data", own))
+    assert done("audit", out, "--data", own) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "came with weights that had learned from these" in shown and "before these photographs" not in shown
+    )
+    others = tmp_path / "others"
+    for number, letter in enumerate(LETTERS, start=31):
+        write_files(
+            others, {f"images/eye {letter}.png": photograph(number), f"labels/eye {letter}.png": tree(number)}
+        )
+    assert done("predict", others / "images", "--out", tmp_path / "new", "--weights", run) == 0
+    assert guard(evaluated(capsys, tmp_path / "new", "--data", others)) is None
+    assert done("evaluate", tmp_path / "new", "--data", others) == 0
+    assert "were not trained on these photographs" in capsys.readouterr().out
+    assert done("audit", tmp_path / "new", "--data", others) == 0
+    assert "chosen before these photographs were seen" in capsys.readouterr().out
+
+
+def test_predictions_in_a_tree_keep_their_threshold(own, run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert (
+        done("predict", own, "--recursive", "--out", out, "--weights", run, "--outputs", "probability") == 0
+    )
+    scored = evaluated(capsys, out / "images", "--data", own)
+    assert "recorded by drive-unet predict" in scored["protocols"]["inside_fov"]["threshold_from"]
+    message = refused(capsys, "evaluate", out, "--data", own)
+    assert "holds no predictions" in message and f"{out / 'images'} has files of their names" in message
+
+
+def test_predictions_on_another_scale_or_inverted_are_suspicious(own, tmp_path, capsys):
+    for name, levels in (("faint", (0, 100)), ("inverted", (255, 0))):
+        for number, letter in enumerate(LETTERS, start=21):
+            mask = np.where(tree(number), *map(np.uint8, reversed(levels)))
+            write_files(tmp_path / name, {f"eye {letter}.png": mask})
+        scored = evaluated(capsys, tmp_path / name, "--data", own)
+        assert (guard(scored, "nothing is called vessel") is not None) == (name == "faint")
+        assert (guard(scored, "inverted") is not None) == (name == "inverted")
+
+
 @pytest.mark.parametrize(
     ("encode", "kind"),
     [(grey(255), bool), (grey(1), bool), (grey(200), float), (grey(40000, np.uint16), float)],

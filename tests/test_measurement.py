@@ -68,6 +68,15 @@ def test_arcs(radius, angle):
         assert table["tortuosity"] == pytest.approx(length / chord, rel=0.04)
 
 
+def test_a_ring_at_the_end_of_a_line_bends_nothing():
+    rows, columns = np.mgrid[:400, :400]
+    line = (abs(rows - 200) <= 2) & (columns > 20) & (columns < 200)
+    ring = abs(np.hypot(rows - 200, columns - 250) - 50) <= 2
+    assert measure(line | ring)["tortuosity"] == pytest.approx(1, abs=0.001)
+    eight = ring | (abs(np.hypot(rows - 200, columns - 150) - 50) <= 2)
+    assert np.isnan(measure(eight)["tortuosity"]), "loops alone have none"
+
+
 def test_a_ring_is_a_loop_and_has_no_ends():
     mask = arc(60, 7, 5)
     table = measure(mask)

@@ -5,6 +5,7 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -166,7 +167,7 @@ def test_the_tree_is_kept_and_nothing_is_left_out_in_silence(predict, tmp_path):
     (root / ".DS_Store").write_text("litter")
     code, said = predict(root)
     assert code == 0 and set(pictures(tmp_path / "out")) == {"top_vessels.png", "top_probability.png"}
-    assert "notes.txt, no pictures" in said.err and "DS_Store" not in said.err
+    assert "notes.txt, no pictures by their names" in said.err and "DS_Store" not in said.err
     assert "not looked into clinic a and clinic b; --recursive does that" in said.err
 
     out = tmp_path / "tree"
@@ -181,7 +182,7 @@ def test_the_tree_is_kept_and_nothing_is_left_out_in_silence(predict, tmp_path):
     reasons = {name: row["reason"] for name, row in table.items() if row["status"] == "left out"}
     for name in ("left_1stHO.png", "left_AVmanual.png"):
         assert reasons.pop(name) == "a label or a prediction by its name"
-    assert reasons.pop("notes.txt") == "no picture"
+    assert reasons.pop("notes.txt") == "no picture by its name"
     assert set(reasons) == {"drawn.png", "coloured.png"}
     for name in ("drawn.png", "coloured.png"):
         assert reasons[name] == "drawn in a few colours as labels are, no photograph"
@@ -209,6 +210,34 @@ def test_a_path_that_does_not_exist_has_a_row_until_it_does(predict, eyes, tmp_p
     assert predict(eyes / "eye 1.png", eyes / "gone.png", "--resume")[0] == 0
     with (tmp_path / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["done", "done"]
+
+
+def test_the_table_says_where_the_field_of_view_is_from(predict, tmp_path):
+    write_files(tmp_path / "in", {"eye.png": photograph(3)})
+    write_files(tmp_path / "masks", {"eye_mask.png": disc()})
+    for options, source in (((), "photograph"), (("--mask", tmp_path / "masks"), "eye_mask.png")):
+        out = tmp_path / source
+        assert predict(tmp_path / "in", *options, out=out)[0] == 0
+        assert source in rows(out)["eye.png"]["fov_from"]
+
+
+def test_what_of_a_file_was_not_looked_at_is_told(predict, tmp_path):
+    pages = [Image.fromarray(photograph(number)) for number in (3, 4)]
+    (tmp_path / "in").mkdir()
+    pages[0].save(tmp_path / "in" / "eye.tif", save_all=True, append_images=pages[1:])
+    code, said = predict(tmp_path / "in")
+    assert code == 0 and "the first of 2 pictures in its file" in said.out
+    assert rows(tmp_path / "out")["eye.tif"]["reason"] == "the first of 2 pictures in its file"
+    write_files(tmp_path / "single", {"eye.png": photograph(3)})
+    code, said = predict(tmp_path / "single", "--micrometres-per-pixel", 8, out=tmp_path / "other")
+    assert code == 0 and "pictures in its file" not in said.out and "which --measure makes" in said.err
+
+
+def test_an_empty_path_is_refused(predict, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        predict("")
+    assert "a path is empty" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_masks_follow_the_tree(predict, tmp_path):
@@ -500,6 +529,19 @@ def test_processes_share_the_photographs(predict, eyes, tmp_path, monkeypatch):
         names.append({name for name in pictures(tmp_path / "out") if "vessels" in name})
     assert names == [{"eye 1_vessels.png"}, {f"eye {number}_vessels.png" for number in range(3)}]
     assert len(rows(tmp_path / "out")) == 3
+
+
+def test_processes_that_joined_part_again(monkeypatch):
+    calls = []
+    for name in ("init", "destroy"):
+        monkeypatch.setattr(
+            f"torch.distributed.{name}_process_group", lambda *_, n=name, **__: calls.append(n)
+        )
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with ExitStack() as ending:
+        command._join(2, ending)
+        assert calls == ["init"]
+    assert calls == ["init", "destroy"]
 
 
 @pytest.mark.slow

@@ -30,13 +30,15 @@ def run(options: argparse.Namespace) -> None:
         kinds = arteries_and_veins(dataset, photographs.names)
         scored, files = scored_files(options.predictions, photographs, options.threshold, kinds=kinds)
     training = training_of(dataset, split)
-    suspicions = guards(scored, photographs, dataset.kind, training=training)
+    seen = files.seen(photographs.names)
+    suspicions = guards(scored, photographs, dataset.kind, training=training, seen=seen)
     result = audit(
         files.of(photographs.names),
         photographs,
         scored,
         guards=suspicions,
         from_training=_threshold(options.predictions, training, scored),
+        seen=seen or (),
     )
     if options.report:
         from drive_unet.evaluation.reporting import report  # here: it loads Matplotlib

@@ -15,8 +15,9 @@ from drive_unet.commands.networks import device_of, fold_folder, network
 from drive_unet.commands.scoring import cross_validation, score
 from drive_unet.commands.threads import choose
 from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.drive import folds
 from drive_unet.data.find import DriveFolder, find_dataset
-from drive_unet.data.pairing import listed
+from drive_unet.data.pairing import listed, person
 from drive_unet.errors import DataError
 from drive_unet.evaluation.evaluator import (
     Evaluation,
@@ -136,8 +137,11 @@ def _of_predictions(
     options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset
 ) -> Predictor:
     kinds = arteries_and_veins(dataset, photographs.names)
-    whole, _ = scored_files(options.predictions, photographs, options.threshold, kinds=kinds)
-    parts = [Scored(whole.only(part.names), None) for part in held_out_parts(photographs, options.folds)]
+    whole, files = scored_files(options.predictions, photographs, options.threshold, kinds=kinds)
+    parts = [
+        Scored(whole.only(part.names), files.seen(part.names))
+        for part in held_out_parts(photographs, options.folds)
+    ]
     return Predictor(parts, whole)
 
 
@@ -173,7 +177,8 @@ def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photograph
     from drive_unet.commands import train  # here: trainings are rare
     from drive_unet.commands.main import parser
 
-    count = options.folds or 5
+    count = options.folds or min(5, len({person(name) for name in photographs.names}))
+    folds(photographs.names, count)  # refuses what cannot be, before anything is announced
     folder = options.runs / f"{dataset.title}-{options.preset}-{count}"
     if all((fold_folder(folder, fold) / BEST).is_file() for fold in range(count)):
         return folder

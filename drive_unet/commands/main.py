@@ -438,6 +438,8 @@ def _kinds(text: str) -> list[str]:
 
 def _path(text: str) -> Path:
     """The type of paths, in which "~" stands for the home folder where the shell has left it."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is empty: is a variable of the shell unset?")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

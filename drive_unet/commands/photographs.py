@@ -25,8 +25,8 @@ _LABEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"})  # in which Pillow shows none
-_LABELS, _NO_PICTURE = "labels or predictions by their names", "no pictures"
-_REASONS = {_LABELS: "a label or a prediction by its name", _NO_PICTURE: "no picture"}
+_LABELS, _NO_PICTURE = "labels or predictions by their names", "no pictures by their names"
+_REASONS = {_LABELS: "a label or a prediction by its name", _NO_PICTURE: "no picture by its name"}
 _COLOURS = 8  # a picture of so few is drawn; a photograph has hundreds
 
 

@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -37,9 +38,12 @@ from drive_unet.commands.photographs import (
 )
 from drive_unet.commands.threads import choose
 from drive_unet.data.beside import read_fov
+from drive_unet.data.decoding import page_count
+from drive_unet.data.known import checksum
 from drive_unet.data.reading import read_image
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmentation, Segmenter, believed
+from drive_unet.models import learned_from
 from drive_unet.outputs import Outputs, Taken, digest
 from drive_unet.preprocessing.fov import detect_fov, width_of
 from drive_unet.preprocessing.prepare import Prepared
@@ -71,7 +75,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 def run(options: argparse.Namespace) -> int:
     """Predict photographs, each for itself; returns 1 if one of them failed or there was none, else 0."""
+    with ExitStack() as ending:
+        return _run(options, ending)
+
+
+def _run(options: argparse.Namespace, ending: ExitStack) -> int:
     rank, processes = _rank()
+    if options.micrometres_per_pixel and not options.measure and rank == 0:
+        complain("--micrometres-per-pixel is noted beside measurements, which --measure makes")
     outputs = Outputs(options.out, options.overwrite)
     listing = find_photographs(options.paths, recursive=options.recursive, own=outputs.wrote)
     kinds = [*dict.fromkeys([*options.outputs, *(["overlay"] if options.overlay else [])])]
@@ -109,7 +120,10 @@ def run(options: argparse.Namespace) -> int:
         measured=options.measure,
         scale=options.micrometres_per_pixel,
         calibration=_calibration(options),
+        learned=learned_from(model.notes),
     )
+    if options.measure and options.tta and command.calibration is None and rank == 0:
+        complain(f"measurements come without intervals: those of {options.weights} are known to nobody")
     share = photographs[rank::processes]
     finished = command.check(share, resume=options.resume)  # all of them before the first is written
     if rank == 0:
@@ -122,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
         for path, reason in listing.reasons.items():
             _tell(outputs, str(path), path, LEFT_OUT, reason)
     faults = 0 if rank else len(listing.faults) + len(collisions)
-    together = _join(processes)
+    together = _join(processes, ending)
     choose()
     todo = [photograph for photograph in share if photograph not in finished]
     done, left_out, coarse = len(finished), 0, False
@@ -183,6 +197,8 @@ class _Loaded(NamedTuple):
     fov_from: str
     quality: Quality
     made_of: dict[str, Any]
+    learned: bool | None  # whether the weights learned from it; None: not recorded
+    rest: str  # what of its file was not looked at, in words
 
 
 @dataclass
@@ -222,6 +238,7 @@ class _Command:
     measured: bool
     scale: float | None
     calibration: Calibration | None = None  # of the intervals of measurements
+    learned: frozenset[str] | None = None  # fingerprints of what the weights learned from; None: unknown
     written: int = 0
 
     def made_of(self, photograph: Photograph) -> dict[str, Any]:
@@ -332,7 +349,7 @@ class _Command:
         path = photograph.path
         made_of = self.made_of(photograph)
         self.outputs.check(self.names(photograph), made_of)
-        image = read_image(path)
+        image, pages = read_image(path), page_count(path)
         height, width = image.shape[:2]
         if min(height, width) < SMALLEST:
             raise DataError(f"{path} is {width}x{height} px, too small for a photograph of an eye")
@@ -345,7 +362,10 @@ class _Command:
             raise DataError(f"{path}: {error} (quality: {assess(image)})") from error
         prepared = self.segmenter.prepare(image, fov)
         quality = assess(image, fov)
-        return _Loaded(photograph, prepared, image if self.overlay else None, fov_from, quality, made_of)
+        learned = None if self.learned is None else checksum(image.transpose(2, 0, 1)) in self.learned
+        drawn_on = image if self.overlay else None
+        rest = f"the first of {pages} pictures in its file" if pages > 1 else ""
+        return _Loaded(photograph, prepared, drawn_on, fov_from, quality, made_of, learned, rest)
 
     def write(self, loaded: _Loaded, maps: Tensor) -> _Outcome:
         """Write what was asked for of a photograph."""
@@ -353,8 +373,9 @@ class _Command:
         for kind, name in zip(self.kinds, self.names(photograph), strict=True):
             picture = _DRAW[kind](result, loaded.image)
             try:
-                # Whoever scores the probabilities is to cut them where the vessels were cut.
-                facts = {"threshold": self.segmenter.threshold}
+                # Whoever scores the probabilities is to cut them where the vessels were cut, and to know
+                # whether the network knew the photograph.
+                facts = {"threshold": self.segmenter.threshold, "learned_from": loaded.learned}
                 self.outputs.save(name, loaded.made_of, _png(picture), facts)
             except OSError as error:
                 if error.errno in _FULL or not os.access(self.outputs.folder, os.W_OK):
@@ -371,7 +392,7 @@ class _Command:
         row = {
             "photograph": str(photograph.path),
             "status": DONE,
-            "reason": "",
+            "reason": loaded.rest,
             "quality": "good" if loaded.quality.good else "poor",
             "quality_reasons": "; ".join(loaded.quality.reasons),
             "width": width,
@@ -388,6 +409,7 @@ class _Command:
         words = f" ({loaded.fov_from})" if loaded.fov_from else ""
         written = self.outputs.folder / self.names(photograph)[0]
         words = f"{photograph.path}: {share:.1%} of the field of view{words} is vessel, {written}"
+        words += f" ({loaded.rest})" if loaded.rest else ""
         poor = "" if loaded.quality.good else f"{photograph.path}: {loaded.quality}"
         coarse = ""
         if self.measured and scale < COARSE and not getattr(self.segmenter.preprocessing, "finest", None):
@@ -467,7 +489,7 @@ def _fov(path: Path | None, image: np.ndarray, given: bool) -> tuple[np.ndarray 
         if given:
             raise
         return None, f"found in it, for {path} shows none"
-    return mask, "" if given else f"of {path}"
+    return mask, f"of {path}"
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -584,14 +606,18 @@ def _own_gpu() -> str | None:
     return None if local is None or not torch.cuda.is_available() else f"cuda:{local}"
 
 
-def _join(processes: int) -> Callable[[list[int]], list[int]]:
-    """Join the processes of a launcher: a function that adds numbers up over them, and waits for all."""
+def _join(processes: int, ending: ExitStack) -> Callable[[list[int]], list[int]]:
+    """Join the processes of a launcher: a function that adds numbers up over them, and waits for all.
+
+    They part at the ending: a group that lives on while Python ends may abort the process.
+    """
     if processes == 1 or "MASTER_ADDR" not in os.environ:
         return lambda numbers: numbers
     import torch
     from torch import distributed
 
     distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    ending.callback(distributed.destroy_process_group)
 
     def together(numbers: list[int]) -> list[int]:
         total = torch.tensor(numbers)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from drive_unet.data.dicom import is_dicom, read_dicom
+from drive_unet.data.dicom import frame_count, is_dicom, read_dicom
 from drive_unet.errors import DataError
 
 MAX_PIXELS = 80_000_000  # of a file that is decoded; Pillow warns of 89 million and refuses twice as many
@@ -91,6 +91,17 @@ def decode(path: str | Path) -> Picture:
         ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         raise DataError(f"{path} is cut off or damaged ({error}): copy or download the file again") from error
+
+
+def page_count(path: Path) -> int:
+    """How many pictures a file holds, pages or frames, of which `decode` gives the first."""
+    try:
+        if is_dicom(path):
+            return frame_count(path)
+        with Image.open(path) as picture:
+            return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # a JPEG and its preview
+    except Exception:  # whoever decodes it says what is wrong
+        return 1
 
 
 def is_special(path: Path) -> bool:

@@ -64,5 +64,12 @@ def read_dicom(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.n
         ) from error
 
 
+def frame_count(path: Path) -> int:
+    """How many pictures a DICOM file says it holds."""
+    import pydicom
+
+    return int(pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
+
+
 def _short(error: Any) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -141,6 +141,7 @@ def audit(
     *,
     guards: Sequence[Guard] = (),
     from_training: tuple[float, str] | None = None,
+    seen: Sequence[str] = (),
 ) -> Audit:
     """Score one set of predictions by the usual habits.
 
@@ -151,6 +152,7 @@ def audit(
         guards: what is suspicious.
         from_training: a threshold chosen on training photographs, and in words where it came from; None
             where there is none.
+        seen: the photographs that the network had learned from, where that is known.
 
     Returns:
         A row for each habit; those of a threshold only for probabilities.
@@ -164,7 +166,8 @@ def audit(
         Habit(
             "inside the field of view",
             evaluation.pooled,
-            "the protocol of this project: native size, pixels pooled, nothing chosen on these photographs.",
+            "the protocol of this project: native size, pixels pooled, "
+            + ("but the network had learned from these." if seen else "nothing chosen on these photographs."),
         ),
         Habit(
             "whole frame",
@@ -189,7 +192,7 @@ def audit(
             "every photograph is scored for itself and the scores are averaged: each has its own ranking, so "
             "that differences between photographs no longer count against the AUC.",
         ),
-        *_thresholds(evaluation, from_training),
+        *_thresholds(evaluation, from_training, seen),
         Habit(
             "patches pooled",
             pools["patches"].scores(),
@@ -286,7 +289,9 @@ def _coverage(fov: np.ndarray) -> np.ndarray:
     return times
 
 
-def _thresholds(evaluation: Evaluation, from_training: tuple[float, str] | None) -> list[Habit]:
+def _thresholds(
+    evaluation: Evaluation, from_training: tuple[float, str] | None, seen: Sequence[str]
+) -> list[Habit]:
     ranking = evaluation.ranking
     if ranking is None or not ranking.tp[-1]:
         return []
@@ -305,7 +310,9 @@ def _thresholds(evaluation: Evaluation, from_training: tuple[float, str] | None)
         frozen = Habit(
             f"threshold from training, {value:.3f}",
             _at(evaluation, ranking, value),
-            f"chosen before these photographs were seen, and frozen ({source}).",
+            f"the one that came with weights that had learned from these photographs ({source})."
+            if seen
+            else f"chosen before these photographs were seen, and frozen ({source}).",
         )
         habits.insert(0, frozen)
     return habits

@@ -63,6 +63,21 @@ class FinishedPredictions:
         cuts = [known.get(self.probabilities[name].name, {}).get("threshold") for name in names]
         return None if None in cuts else cuts
 
+    def seen(self, names: Iterable[str]) -> list[str] | None:
+        """Those of these photographs that the network had learned from, by the record beside the files.
+
+        Returns:
+            Their names; None if of one of them nothing is recorded.
+        """
+        known, learned = facts(self.folder), []
+        for name in names:
+            files = (group[name].name for group in (self.segmentations, self.probabilities) if name in group)
+            marks = [known.get(file, {}).get("learned_from") for file in files]
+            if None in marks:
+                return None
+            learned += [name] if any(marks) else []
+        return learned
+
     def of(self, names: Iterable[str]) -> Iterator[Prediction]:
         """The predictions of these photographs, each read when it is its turn.
 
@@ -103,8 +118,11 @@ def finished_predictions(folder: Path, photographs: DRIVEDataset) -> FinishedPre
     rest = [file for file in files if file not in probable]
     segmentations, probabilities = (_complete(folder, photographs, part) for part in (rest, probable))
     if not segmentations and not probabilities:
+        folders = (path for path in sorted(folder.rglob("*")) if path.is_dir())
+        deeper = next((path for path in folders if match(photographs.names, images(path))), None)
         raise DataError(
             f"{folder} holds no predictions of these photographs, such as {photographs.names[0]}_vessels.png"
+            + (f": {deeper} has files of their names" if deeper else "")
         )
     if segmentations and not _black_and_white(segmentations.values()):
         if probabilities:

@@ -1,4 +1,4 @@
-"""What is suspicious about a score: too good, seen before, labels resized, a threshold from the test."""
+"""What is suspicious about a score: too good, nothing found, seen before, a threshold from the test, ..."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.layouts import PUBLISHED
+from drive_unet.data.layouts import OWN, PUBLISHED
 from drive_unet.data.pairing import listed
 from drive_unet.evaluation.evaluator import BY_DEFAULT, Evaluation
 
@@ -59,6 +59,7 @@ def guards(
     """
     return [
         *too_good(evaluation, kind),
+        *not_as_asked(evaluation),
         *in_both(photographs, training, seen),
         *resized_labels(photographs, kind),
         *threshold_from_test(evaluation),
@@ -76,7 +77,8 @@ def too_good(evaluation: Evaluation, kind: str) -> list[Guard]:
     ]
     if not above:
         return []
-    elsewhere = "" if kind == "DRIVE" else f" That limit is known for DRIVE; {kind} may be easier."
+    other = "your photographs" if kind == OWN else kind
+    elsewhere = "" if kind == "DRIVE" else f" That limit is known for DRIVE; {other} may be easier."
     return [
         Guard(
             "too good to be true",
@@ -84,6 +86,29 @@ def too_good(evaluation: Evaluation, kind: str) -> list[Guard]:
             f"for photographs that were learned from, and for labels among the predictions.{elsewhere}",
         )
     ]
+
+
+def not_as_asked(evaluation: Evaluation) -> list[Guard]:
+    """Predictions in another form than the one that is scored: on another scale, or inverted."""
+    counts = evaluation.confusion
+    called, vessel, pixels = counts.tp + counts.fp, counts.tp + counts.fn, sum(counts)
+    if vessel and not called:
+        return [
+            Guard(
+                "nothing is called vessel",
+                "not one pixel is: masks are black and white (0 and 255), maps of probability 0 to 255 in 8 "
+                "bits, 0 to 65535 in 16 or 0 to 1 in floats; write them so, or see what the threshold cuts.",
+            )
+        ]
+    if called > pixels / 2 and vessel < pixels / 2:
+        return [
+            Guard(
+                "inverted",
+                f"{called / pixels:.0%} of the pixels are called vessel, and {vessel / pixels:.0%} are: here "
+                "vessels are white and the background is black.",
+            )
+        ]
+    return []
 
 
 def in_both(

@@ -273,7 +273,7 @@ class _Points(NamedTuple):
     width: np.ndarray
     curvature: np.ndarray
     segment: np.ndarray  # which one it belongs to
-    loop: np.ndarray  # whether that is closed, by segment
+    loop: np.ndarray  # whether that comes back to where it starts, by segment
 
 
 def _in_a_row(segments: list[Segment]) -> _Points:
@@ -288,7 +288,7 @@ def _in_a_row(segments: list[Segment]) -> _Points:
         np.concatenate([segment.width for segment in segments]),
         np.concatenate([segment.curvature for segment in segments]),
         np.repeat(np.arange(len(segments)), [len(segment.points) for segment in segments]),
-        np.array([segment.closed for segment in segments]),
+        np.array([segment.closed or segment.nodes[0] == segment.nodes[1] >= 0 for segment in segments]),
     )
 
 
@@ -351,7 +351,7 @@ def _calibre(widths: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
 def _pieces(points: _Points, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Arc, chord and mean curvature (P,) of each stretch of a segment in a region, without branch points.
 
-    A loop's chord is 0: it has no tortuosity of this kind.
+    A loop's chord is 0, also where it hangs on a branch point: it has no tortuosity of this kind.
     """
     there = inside & np.isfinite(points.curvature)
     belongs = np.where(there, points.segment + 1, 0)
@@ -361,7 +361,8 @@ def _pieces(points: _Points, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray
     first, last = first[kept], last[kept]
     arc = points.position[last] - points.position[first]
     chord = np.hypot(*(points.places[last] - points.places[first]).T)
-    whole = np.bincount(points.segment, minlength=len(points.loop))[points.segment[first]] == last - first + 1
+    outside_branches = np.bincount(points.segment, np.isfinite(points.curvature), len(points.loop))
+    whole = outside_branches[points.segment[first]] == last - first + 1
     chord[points.loop[points.segment[first]] & whole] = 0
     step = np.diff(points.position, append=0)
     bent = np.nan_to_num(points.curvature)

@@ -10,6 +10,7 @@ import torch
 
 from drive_unet import __version__
 from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.models import learned_from
 
 
 def trained_on(
@@ -48,13 +49,9 @@ def versions() -> dict[str, str]:
 
 def seen(notes: Mapping[str, Any], photographs: DRIVEDataset) -> list[str] | None:
     """The names of those photographs that weights with these notes were trained on; None if not recorded."""
-    record = notes.get("trained_on")
-    if not record:
+    known = learned_from(notes)
+    if known is None:
         return None
-    known: set[str] = set()
-    while record:
-        known.update(record["fingerprints"])
-        record = record.get("before")
     return [
         name for name, mark in zip(photographs.names, photographs.fingerprints, strict=True) if mark in known
     ]
