@@ -52,6 +52,25 @@ def write_atomically(
         part.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text in UTF-8, whole or not at all; names of files that are no UTF-8 as they are printed.
+
+    Returns:
+        The path, with the home folder for "~".
+
+    Raises:
+        DataError: naming the file, if it cannot be written.
+    """
+    path = path.expanduser()
+    try:
+        write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or name another file"
+        ) from error
+    return path
+
+
 def _sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder, where the system can be asked for that."""
     try:

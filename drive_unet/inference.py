@@ -201,6 +201,12 @@ class Segmenter:
                 f"field_of_view {field_of_view:g} is no angle of a fundus camera, {ANGLES[0]:g} to "
                 f"{ANGLES[1]:g} degrees: give the one in its manual, or none"
             )
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"a network is needed, not {model!r}: UNet.from_pretrained loads one by its name"
+            )
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold {threshold:g} is no probability: choose one of 0 to 1")
         self.preprocessing = getattr(model, "preprocessing", None)
         self.multiple = getattr(model, "multiple", 1)
         if threshold is None:
@@ -219,7 +225,8 @@ class Segmenter:
     def prepare(self, photograph: AnyPhotograph, fov: np.ndarray | None = None) -> Prepared:
         """What the network is given of a photograph."""
         if isinstance(photograph, str | Path):
-            path, photograph = Path(photograph), read_image(photograph)
+            path = Path(photograph).expanduser()
+            photograph = read_image(path)
             fov = fov_beside(path, photograph) if fov is None else fov
         return prepare(photograph, fov, self.preprocessing, self.field_of_view)
 

@@ -1,5 +1,6 @@
 """The auditor, the guards, the report and the submission, on small scenes whose numbers are known."""
 
+import errno
 import json
 import math
 import zipfile
@@ -404,3 +405,14 @@ def test_a_submission_that_cannot_be_right_is_not_written(photographs, maps):
 def test_scores_are_named_once():
     assert set(KEYS) == set(SCORES)
     assert Confusion(1, 2, 3, 4).plus(Confusion(1, 1, 1, 1)) == (2, 3, 4, 5)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(scored, dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("drive_unet.files.os.replace", full)
+    for write in (scored.to_csv, lambda path: report(path, scored, dataset)):
+        with pytest.raises(DataError, match=r"scores cannot be written \(No space left on device\)"):
+            write(tmp_path / "scores")
+    assert not list(tmp_path.iterdir())

@@ -841,6 +841,14 @@ def test_where_test_labels_are_missing_networks_are_trained_fold_by_fold(tmp_pat
     before = contents(tmp_path / "runs")
     assert evaluated(capsys, *score) == first  # what is finished is not trained again
     assert contents(tmp_path / "runs") == before
+    others = tmp_path / "elsewhere" / "mine"  # of the same name
+    for number, letter in enumerate(LETTERS, start=31):
+        files = {f"images/eye {letter}.png": photograph(number), f"labels/eye {letter}.png": tree(number)}
+        write_files(others, files)
+    message = refused(capsys, "evaluate", "--data", others, *score[2:])
+    assert "were trained on other photographs" in message and "--runs" in message
+    assert "k=9" in refused(capsys, "evaluate", "--data", own, "--folds", 9, *score[4:])
+    assert "networks are trained" not in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------- predict

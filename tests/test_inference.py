@@ -50,6 +50,22 @@ def test_other_inputs_are_refused(model, wrong):
         predict(model, wrong)
 
 
+def test_what_is_no_network_or_no_threshold_is_refused(model):
+    image = np.zeros((60, 60, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"a network is needed, not 'fast': UNet\.from_pretrained"):
+        predict("fast", image)
+    for threshold in (2, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="is no probability"):
+            segment(model, image, threshold=threshold)
+
+
+def test_a_home_folder_is_found(model, drive, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    Image.fromarray(retina()[::4, ::4].copy()).save(tmp_path / "eye.png")
+    assert predict(model, "~/eye.png").max() > 0.5
+
+
 def test_the_packaged_model_finds_vessels_on_held_out_photographs(model, drive):
     test = drive.test.subset(drive.test.names[:3])
     probabilities = predict_all(model, test)

@@ -181,6 +181,12 @@ def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photograph
     folds(photographs.names, count)  # refuses what cannot be, before anything is announced
     folder = options.runs / f"{dataset.title}-{options.preset}-{count}"
     if all((fold_folder(folder, fold) / BEST).is_file() for fold in range(count)):
+        networks = cross_validation(str(folder), count, photographs) or []
+        if not networks or any(len(part) == len(photographs) for _, part in networks):
+            raise DataError(
+                f"the networks in {folder} were trained on other photographs than these: name another folder "
+                "with --runs"
+            )
         return folder
     print(
         f"Cross-validation: {count} networks are trained by the preset {options.preset}, each without the "

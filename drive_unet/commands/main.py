@@ -181,6 +181,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "predictions",
         metavar="PREDICTIONS",
         nargs="?",
+        type=_path,
         help="folder of finished predictions, paired with the photographs by number or name: vessels white "
         "on black, or probabilities in grey of 8 or 16 bits; without it --weights are scored",
     )
@@ -257,7 +258,9 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         description="Score one set of predictions inside the field of view and by the other ways that papers "
         "and repositories use: a verdict first, then a row each, what it adds to each score and why.",
     )
-    audit.add_argument("predictions", metavar="PREDICTIONS", help="folder of predictions, as for evaluate")
+    audit.add_argument(
+        "predictions", metavar="PREDICTIONS", type=_path, help="folder of predictions, as for evaluate"
+    )
     audit.add_argument("--data", metavar="DIR", help=DATA)
     audit.add_argument(
         "--split", choices=("train", "test"), help="by default test if it has labels, else train"
@@ -290,7 +293,9 @@ def _add_submit(commands: argparse._SubParsersAction) -> None:
         description="Write a zip of black-and-white PNGs, named and sized as the test photographs, for the "
         "Grand Challenge of DRIVE; checked before it is written, and read back.",
     )
-    submit.add_argument("predictions", metavar="PREDICTIONS", help="folder of predictions, as for evaluate")
+    submit.add_argument(
+        "predictions", metavar="PREDICTIONS", type=_path, help="folder of predictions, as for evaluate"
+    )
     submit.add_argument("--data", metavar="DIR", help=DATA)
     submit.add_argument("--threshold", metavar="T", type=_share, help="cut the probabilities here")
     submit.add_argument(
@@ -348,8 +353,9 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "--measure",
         action="store_true",
         help="measure density, calibre, branching, tortuosity and fractal dimension, in summary.csv, in "
-        "pixels and (_fov) in widths of the field of view; the 90 %% interval of each (_low, _high), seven "
-        "times the work, needs --tta and packaged weights",
+        "pixels and (_fov) in widths of the field of view; the 90 %% interval of the true number (_low, "
+        "_high; the measured one may lie outside, where networks are biased), seven times the work, needs "
+        "--tta and packaged weights",
     )
     predict.add_argument(
         "--micrometres-per-pixel",

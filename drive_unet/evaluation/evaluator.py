@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from drive_unet.evaluation.records import (
     total_confusion,
 )
 from drive_unet.evaluation.tables import ends, html_table, number, span, text_table, without_nan
+from drive_unet.files import write_text
 from drive_unet.inference import predict_each
 from drive_unet.metrics.bootstrap import Statistic, intervals, mean_of, pooled_scores, within
 from drive_unet.metrics.exact import SCORES, Confusion, mean_of_known
@@ -179,16 +181,13 @@ class Evaluation:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the scores image by image, making the folder, and return the path; undefined are empty."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # File names that are no UTF-8 are written as they are printed.
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, ["name", *SCORES])
-            writer.writeheader()
-            writer.writerows(
-                {k: "" if v is None else v for k, v in without_nan(row).items()} for row in self.per_image
-            )
-        return path
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["name", *SCORES])
+        writer.writeheader()
+        writer.writerows(
+            {k: "" if v is None else v for k, v in without_nan(row).items()} for row in self.per_image
+        )
+        return write_text(Path(path), text.getvalue())
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.name} on {len(self.names)} images>"

@@ -23,6 +23,7 @@ from drive_unet.evaluation.guarding import Guard
 from drive_unet.evaluation.records import total_confusion
 from drive_unet.evaluation.results import result
 from drive_unet.evaluation.tables import details, html_table, span
+from drive_unet.files import write_text
 from drive_unet.metrics.vesselwise import CALIBRES
 from drive_unet.plots.charts import STYLE, plot_by_calibre, plot_intervals
 from drive_unet.plots.curves import plot_precision_recall, plot_reliability, plot_roc
@@ -88,10 +89,7 @@ def report(
         result = _result(evaluation, data=data, split=split, guards=guards, observer=observer)
     with rc_context(STYLE):
         text = _page(result, evaluation, photographs, observer, audit)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # of file names that are none
-    return path
+    return write_text(Path(path), text)
 
 
 def _page(
