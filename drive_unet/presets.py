@@ -119,12 +119,14 @@ def train(
 
     Raises:
         ValueError: for an unknown preset, a `PaintedStream`, or an ``out`` that holds a ``history.csv`` of no
-            run that is gone on with; otherwise as `drive_unet.fit`.
+            run that is gone on with, or the run of a preset with one member where this one has several, or
+            the other way round; otherwise as `drive_unet.fit`.
     """
+    named = "this preset"
     if isinstance(preset, str):
         if preset not in PRESETS:
             raise ValueError(f"there is no preset {preset!r}; choose from {', '.join(PRESETS)}")
-        preset = PRESETS[preset]
+        preset, named = PRESETS[preset], f"the preset {preset!r}"
     if isinstance(photographs, PaintedStream):
         raise ValueError(
             "a stream would have to be painted whole to choose thresholds on: train on it with fit, or give "
@@ -134,7 +136,7 @@ def train(
     refuse_seed(seed)
     out = Path(out).expanduser() if out else None
     if out is not None and not overwrite:
-        refuse_to_replace(out, TABLE, resume=resume)
+        refuse_to_replace(out, TABLE, resume=resume, members=preset.members, training=named)
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     patches = photographs.subset(photographs.names, training_transform(preset.patch_size))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from builders import write_drive
 
-from drive_unet import PRESETS, UNet, files, models, train
+from drive_unet import PRESETS, UNet, files, fit, models, train
 from drive_unet.data import DRIVEDataset
 from drive_unet.data.find import find_drive
 from drive_unet.errors import DataError
@@ -105,6 +105,22 @@ def test_a_table_that_no_run_left_is_not_replaced(photographs, tmp_path):
         with pytest.raises(ValueError, match="holds history.csv, but no last.pt .* overwrite=True"):
             quick(TINY, photographs, out=tmp_path, resume=resume)
     assert (tmp_path / "history.csv").read_text() == "my own notes"
+
+
+def test_a_run_of_one_network_is_not_gone_on_with_by_several_nor_the_other_way_round(
+    photographs, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(PRESETS, "two", replace(TINY, members=2))
+    for begun, other, held in ((TINY, "two", "last.pt"), ("two", TINY, "member-0/last.pt")):
+        out = tmp_path / held[:4]
+        quick(begun, photographs, out=out)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        named = "the preset 'two'" if other == "two" else "this preset"
+        with pytest.raises(ValueError, match=f"holds {held} of a run of .*, and {named} is of .*overwrite"):
+            quick(other, photographs, out=out, resume=True)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(ValueError, match="holds member-0/last.pt of a run of several"):
+        fit(UNet(widths=(4, 6)), photographs, out=tmp_path / "memb", resume=True, progress=False)
 
 
 def test_a_start_without_a_record_is_told_and_taken(photographs, tmp_path):

@@ -68,7 +68,10 @@ def _train(options: argparse.Namespace) -> None:
             runs = [(options.out, *splits[options.fold])]
     refuse_files_for_folders(options.out)
     for folder, *_ in runs if not options.overwrite else ():
-        refuse_to_replace(folder, TABLE, CURVE, resume=options.resume, ways=WAYS)
+        members, training = presets.PRESETS[options.preset].members, f"--preset {options.preset}"
+        refuse_to_replace(
+            folder, TABLE, CURVE, resume=options.resume, members=members, training=training, ways=WAYS
+        )
     results = []
     for folder, learned_from, held_out in runs:
         if process.is_main_process:

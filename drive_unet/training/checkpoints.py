@@ -294,13 +294,16 @@ def left_by_a_run(folder: Path, *more: str) -> list[str]:
     """
     names = [LAST, f"member-*/{LAST}", BEFORE, f"member-*/{BEFORE}", BEST]
     names += [place for name in more for place in (name, f"member-*/{name}")]
-    return [name for name in names if any(folder.glob(name))]
+    found = [sorted(folder.glob(name)) for name in names]
+    return [paths[0].relative_to(folder).as_posix() for paths in found if paths]
 
 
 def refuse_to_replace(
     folder: Path,
     *more: str,
     resume: bool = False,
+    members: int = 1,
+    training: str = "this training",
     ways: tuple[str, str, str] = ("resume=True", "overwrite=True", "folder"),
 ) -> None:
     """Raise for a folder that holds what nobody has said may be replaced.
@@ -309,6 +312,8 @@ def refuse_to_replace(
         folder: of a run that is to begin, or with `resume` to go on.
         more: as for `left_by_a_run`.
         resume: accept a run that can be gone on with.
+        members: networks of the run; several keep their checkpoints in folders of their own.
+        training: what the caller calls the run that is to begin or go on.
         ways: what the caller calls resuming, overwriting and the folder.
 
     Raises:
@@ -323,6 +328,14 @@ def refuse_to_replace(
         raise ValueError(
             f"{folder} holds {kept[0]} of an earlier run: go on with {going_on}, replace it with "
             f"{overwriting}, or name another {place}"
+        )
+    other = [name for name in kept if name.endswith(".pt") and name.startswith("member-") != (members > 1)]
+    if other:
+        one, several = "one network", "several, each in a folder of its own"
+        was, is_now = (one, several) if members > 1 else (several, one)
+        raise ValueError(
+            f"{folder} holds {other[0]} of a run of {was}, and {training} is of {is_now}: go on as it was "
+            f"begun, replace it with {overwriting}, or name another {place}"
         )
     if kept and not resumable:
         raise ValueError(
