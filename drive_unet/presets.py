@@ -23,7 +23,7 @@ from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
 from drive_unet.training.checkpoints import BEST, refuse_to_replace, written_into
-from drive_unet.training.history import TABLE, write_history
+from drive_unet.training.history import TABLE, make_way, write_history
 from drive_unet.training.loop import TrainingRun, fit
 from drive_unet.training.processes import processes, refuse_seed
 from drive_unet.training.provenance import trained_on
@@ -140,9 +140,10 @@ def train(
     if num_workers is None:
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     patches = photographs.subset(photographs.names, training_transform(preset.patch_size))
-    models, runs = [], []
-    for member in range(preset.members):
-        model = preset.model(seed + member)
+    models, runs = [preset.model(seed + member) for member in range(preset.members)], []
+    if overwrite and out is not None and processes().is_main_process:
+        make_way(out, overwrite)
+    for member, model in enumerate(models):
         if preset.start:  # learned at a scale of its own, which stays
             model.preprocessing = replace(model.preprocessing, surround=None)
         else:
@@ -166,7 +167,6 @@ def train(
         if run.folder and processes().is_main_process:
             with written_into(run.folder):
                 write_history(run, run.folder)
-        models.append(model)
         runs.append(run)
     model = mean_weights(models)
     choose_thresholds(model, held_out or photographs)

@@ -23,7 +23,7 @@ from drive_unet.models import UNet
 from drive_unet.preprocessing import Preprocessing
 from drive_unet.training import checkpoints, fit
 from drive_unet.training.checkpoints import BEFORE, BEST, LAST
-from drive_unet.training.history import LOG
+from drive_unet.training.history import CURVE, LOG, TABLE, make_way
 
 SMALL = {"steps": 6, "batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
 needs_fork = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="processes are forked")
@@ -366,7 +366,17 @@ def test_an_overwritten_run_leaves_nothing_to_go_on_from(data, run):
 
     with pytest.raises(KeyboardInterrupt):
         fit(network(), *data, out=run, overwrite=True, loss=interrupted, **SMALL)
-    assert {path.name for path in run.iterdir()} == {BEST, LOG}
+    assert {path.name for path in run.iterdir()} == {LOG}, "nor weights that would be taken for the new run's"
+
+
+def test_what_no_run_wrote_is_not_removed_with_a_run(data, run):
+    for name, words in ((TABLE, "day,mood\n"), (CURVE, "a picture"), ("notes.txt", "mine")):
+        (run / name).write_text(words)
+    make_way(run, overwrite=True)
+    assert {path.name for path in run.iterdir()} == {TABLE, CURVE, "notes.txt"}
+    (run / BEST).write_text("weights of one's own")
+    make_way(run, overwrite=True)
+    assert (run / BEST).exists()
 
 
 @needs_fork

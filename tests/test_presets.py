@@ -6,7 +6,7 @@ import pytest
 import torch
 from builders import write_drive
 
-from drive_unet import PRESETS, UNet, files, fit, models, train
+from drive_unet import PRESETS, UNet, files, fit, models, presets, train
 from drive_unet.data import DRIVEDataset
 from drive_unet.data.find import find_drive
 from drive_unet.errors import DataError
@@ -121,6 +121,23 @@ def test_a_run_of_one_network_is_not_gone_on_with_by_several_nor_the_other_way_r
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     with pytest.raises(ValueError, match="holds member-0/last.pt of a run of several"):
         fit(UNet(widths=(4, 6)), photographs, out=tmp_path / "memb", resume=True, progress=False)
+
+
+@pytest.mark.parametrize("members", [(1, 2), (2, 1), (3, 2)])
+def test_an_overwritten_run_leaves_nothing_under_the_new_one(photographs, tmp_path, monkeypatch, members):
+    before, after = (replace(TINY, members=count) for count in members)
+    quick(before, photographs, out=tmp_path)
+    history.draw_history(tmp_path)
+
+    def stopped(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(presets, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        quick(after, photographs, out=tmp_path, overwrite=True)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    quick(after, photographs, out=tmp_path, resume=True)
 
 
 def test_a_start_without_a_record_is_told_and_taken(photographs, tmp_path):

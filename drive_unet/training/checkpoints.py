@@ -19,7 +19,7 @@ import torch
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
 from drive_unet.errors import DataError
-from drive_unet.files import sweep, write_atomically
+from drive_unet.files import write_atomically
 from drive_unet.models import SegmentationModel, vetted_notes
 from drive_unet.training.descriptions import UNTOLD, content_of, described
 from drive_unet.training.provenance import versions
@@ -115,15 +115,6 @@ class Checkpoints:
         self.notes = dict(parts["model"].notes)
         self.intact = True  # whether the last one may take the place of the one before
         self.finished = 0  # steps of a run that had ended, and is to go on for more
-
-    def begin(self, overwrite: bool) -> None:
-        """Remove what killed runs left unfinished, and a run that is to be replaced."""
-        if self.folder is None:
-            return
-        sweep(self.folder, seconds=3600)
-        if overwrite:
-            for name in (LAST, BEFORE):
-                (self.folder / name).unlink(missing_ok=True)
 
     def save(self, state: dict[str, Any], run: dict) -> None:
         """Write the last checkpoint; whoever is killed here leaves the older one whole.

@@ -6,6 +6,7 @@ import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from drive_unet.data.pairing import listed
-from drive_unet.files import write_atomically
-from drive_unet.training.checkpoints import written_into
+from drive_unet.files import sweep, write_atomically
+from drive_unet.training.checkpoints import BEFORE, BEST, LAST, written_into
 from drive_unet.training.provenance import versions
 
 if TYPE_CHECKING:
@@ -106,3 +107,38 @@ def draw_history(folder: Path) -> None:
             figure = plot_history(rows)
             write_atomically(table.with_name(CURVE), partial(figure.savefig, format="png", dpi=100))
             plt.close(figure)
+
+
+def make_way(folder: Path, overwrite: bool) -> None:
+    """Remove what killed runs left unfinished in a folder, and with `overwrite` all that an earlier run left.
+
+    Its checkpoints, or those of its members, tell that a run was there: files of these names without one
+    stay, and so do a table with other columns, and a picture without the table of a run.
+
+    Raises:
+        DataError: if something cannot be removed.
+    """
+    members = sorted(folder.glob("member-*"))
+    kept = {place: any((place / name).exists() for name in (LAST, BEFORE)) for place in (folder, *members)}
+    kept[folder] |= any(kept.values())
+    sweep(folder, seconds=3600)
+    for place in [place for place in kept if overwrite and kept[place]]:
+        with written_into(place):
+            drawn = (CURVE, TABLE) if _is_table(place / TABLE) else ()
+            for name in (BEST, *drawn, LOG):
+                (place / name).unlink(missing_ok=True)
+    for place in [place for place in reversed(kept) if overwrite and kept[place]]:  # last what tells all this
+        with written_into(place):
+            for name in (BEFORE, LAST):
+                (place / name).unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it
+                if place != folder:
+                    place.rmdir()
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file begins as `write_history` begins one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline().strip() == ",".join(COLUMNS).encode()

@@ -37,7 +37,7 @@ from drive_unet.training.checkpoints import (
     settings_of,
     written_into,
 )
-from drive_unet.training.history import Log
+from drive_unet.training.history import Log, make_way
 from drive_unet.training.interruptions import WholeSteps
 from drive_unet.training.processes import (
     accelerated,
@@ -161,7 +161,7 @@ def fit(
         out: folder for ``best.safetensors``, written whenever a validation is better than all before
             (without a validation set at the end), the checkpoints ``last.pt`` and ``previous.pt``, and
             ``train.log``, a line a checkpoint; seen by all processes. None written by default.
-        overwrite: begin anew although ``out`` holds another run, which is replaced.
+        overwrite: begin anew although ``out`` holds another run, whose files are removed first.
         resume: go on from ``last.pt`` in ``out``, if there is one, as if never interrupted; where it is
             damaged, from ``previous.pt``, the one before it, with a warning. A run that had ended goes on
             for the steps by which ``steps`` is more, in a cycle of the learning rate of their own. All else
@@ -223,8 +223,8 @@ def fit(
         parts = {name: part for name, part in parts.items() if part is not None}
         checkpoints = Checkpoints(folder, parts, settings)
         run = TrainingRun(threshold=model.threshold_single, folder=folder)
-        if accelerator.is_main_process:
-            checkpoints.begin(overwrite)
+        if folder and accelerator.is_main_process:
+            make_way(folder, overwrite)
         if resume and (earlier := checkpoints.load()) is not None:
             keeper.state = earlier[0]
             vars(run).update(earlier[1] | {"folder": folder})
