@@ -22,7 +22,7 @@ from drive_unet.models import UNet
 from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
-from drive_unet.training.checkpoints import BEST, refuse_to_replace, written_into
+from drive_unet.training.checkpoints import BEST, refuse_both, refuse_to_replace, written_into
 from drive_unet.training.history import TABLE, make_way, write_history
 from drive_unet.training.loop import TrainingRun, fit
 from drive_unet.training.processes import processes, refuse_seed
@@ -122,6 +122,7 @@ def train(
             run that is gone on with, or the run of a preset with one member where this one has several, or
             the other way round; otherwise as `drive_unet.fit`.
     """
+    refuse_both(resume, overwrite)
     named = "this preset"
     if isinstance(preset, str):
         if preset not in PRESETS:

@@ -168,3 +168,13 @@ def test_a_disk_that_is_full_at_the_end_is_told(photographs, tmp_path, monkeypat
 def test_a_seed_out_of_range_is_refused(photographs):
     with pytest.raises(ValueError, match="the seed 9223372036854775808 is out of range"):
         quick(TINY, photographs, seed=2**63)
+
+
+def test_a_run_is_not_gone_on_with_and_replaced_at_once(photographs, tmp_path):
+    quick(TINY, photographs, out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    both = {"out": tmp_path, "resume": True, "overwrite": True, "progress": False}
+    for begin in (lambda: train(TINY, photographs, **both), lambda: fit(TINY.model(), photographs, **both)):
+        with pytest.raises(ValueError, match="overwrite throws it away: give one of them"):
+            begin()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -289,6 +289,12 @@ def left_by_a_run(folder: Path, *more: str) -> list[str]:
     return [paths[0].relative_to(folder).as_posix() for paths in found if paths]
 
 
+def refuse_both(resume: bool, overwrite: bool) -> None:
+    """Raise a ValueError for a run that is to be gone on with and to be replaced."""
+    if resume and overwrite:
+        raise ValueError("resume goes on with the run in out, and overwrite throws it away: give one of them")
+
+
 def refuse_to_replace(
     folder: Path,
     *more: str,

@@ -33,6 +33,7 @@ from drive_unet.training.checkpoints import (
     BEST,
     LAST,
     Checkpoints,
+    refuse_both,
     refuse_to_replace,
     settings_of,
     written_into,
@@ -182,10 +183,11 @@ def fit(
     Raises:
         DataError: datasets without labels, or sharing a photograph, or an ``out`` that cannot be written.
         FloatingPointError: if the loss becomes infinite or not a number, in any process.
-        ValueError: for budgets below one, an ``average`` out of range, ``resume`` without ``out`` or of a
-            run with other settings, an ``out`` that holds a run without ``resume`` or ``overwrite``, or
-            weights without a checkpoint without ``overwrite``; for a ``seed`` out of range.
+        ValueError: for budgets below one, an ``average`` out of range, ``resume`` with ``overwrite``, without
+            ``out`` or of a run with other settings, an ``out`` that holds a run without ``resume`` or
+            ``overwrite``, or weights without a checkpoint without ``overwrite``; for a ``seed`` out of range.
     """
+    refuse_both(resume, overwrite)
     _refuse_unlabelled(train, validation)
     if min(steps, batch_size, validate_every) < 1:
         raise ValueError(
@@ -236,7 +238,7 @@ def fit(
         done, before, start = len(run.history), run.seconds, time.perf_counter()
         kept = done  # steps in the last checkpoint
         log = Log(folder if accelerator.is_main_process else None)
-        log.begin(checkpoints.settings, train.names, accelerator.device, done, anew=overwrite and not resume)
+        log.begin(checkpoints.settings, train.names, accelerator.device, done, anew=overwrite)
         shown = progress and accelerator.is_main_process
         steps_bar = bar(total=steps, initial=done, desc="training", unit="step", shown=shown)
         network.train()
