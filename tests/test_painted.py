@@ -397,6 +397,9 @@ def test_resuming_ends_where_an_unbroken_run_ends(painter, tmp_path, average):
     other = PaintedStream(5, at_once=2, reuse=2, mix=Ingredients(lesions=0))
     with pytest.raises(ValueError, match="belongs to another run"):
         fit(network(), other, out=tmp_path, resume=True, **options)
+    for other in (PaintedStream(5, at_once=3, reuse=2), PaintedStream(5, at_once=2, reuse=3)):
+        with pytest.raises(ValueError, match=f"each was 2 x 2, is {other.at_once} x {other.reuse}\\)"):
+            fit(network(), other, out=tmp_path, resume=True, **options)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

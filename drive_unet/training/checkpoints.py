@@ -30,6 +30,7 @@ _WORDS = {  # what errors call the settings
     "lr": "learning rate",
     "weight_decay": "weight decay",
     "patch_size": "patch size",
+    "stretches": "eyes at once and patches of each",
     "images": "names of the photographs",
     "pixels": "pixels of the photographs",
     "labels": "vessel labels",
@@ -62,6 +63,8 @@ def settings_of(
     before = json.dumps(getattr(model, "notes", {}).get("trained_on"), sort_keys=True)
     labels, fovs = masks_of(train)
     validated = (None, None) if validation is None else masks_of(validation)
+    if isinstance(train, PaintedStream):  # whose eyes these do not change, but the order of their patches
+        numbers |= {"stretches": f"{train.at_once} x {train.reuse}"}
     return numbers | {
         "loss": described(loss),
         "loss_content": content_of(loss),
