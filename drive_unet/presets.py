@@ -22,7 +22,7 @@ from drive_unet.models import UNet
 from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
-from drive_unet.training.checkpoints import BEST, refuse_both, refuse_to_replace, written_into
+from drive_unet.training.checkpoints import BEST, alone_in, refuse_both, refuse_to_replace, written_into
 from drive_unet.training.history import TABLE, make_way, write_history
 from drive_unet.training.loop import TrainingRun, fit
 from drive_unet.training.processes import processes, refuse_seed
@@ -142,40 +142,42 @@ def train(
         num_workers = min(GPU_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
     patches = photographs.subset(photographs.names, training_transform(preset.patch_size))
     models, runs = [preset.model(seed + member) for member in range(preset.members)], []
-    if overwrite and out is not None and processes().is_main_process:
-        make_way(out, overwrite)
-    for member, model in enumerate(models):
-        if preset.start:  # learned at a scale of its own, which stays
-            model.preprocessing = replace(model.preprocessing, surround=None)
-        else:
-            model.preprocessing = Preprocessing(fov_width=fov_width(photographs))
-        run = fit(
-            model,
-            patches,
-            steps=preset.steps,
-            batch_size=preset.batch_size,
-            lr=preset.lr,
-            average=preset.average,
-            loss=combine(**dict(preset.loss)),
-            seed=seed + member,
-            out=out / f"member-{member}" if out and preset.members > 1 else out,
-            resume=resume,
-            overwrite=overwrite,
-            mixed_precision=mixed_precision,
-            num_workers=num_workers,
-            progress=progress,
-        )
-        if run.folder and processes().is_main_process:
-            with written_into(run.folder):
-                write_history(run, run.folder)
-        runs.append(run)
-    model = mean_weights(models)
-    choose_thresholds(model, held_out or photographs)
-    if held_out:
-        model.notes["trained_on"] = trained_on(held_out, before=model.notes["trained_on"])
-    if out and processes().is_main_process:
-        with written_into(out):
-            model.save_pretrained(out / BEST)
+    own = out if processes().is_main_process else None
+    with alone_in(own):
+        if overwrite and own is not None:
+            make_way(own, overwrite)
+        for member, model in enumerate(models):
+            if preset.start:  # learned at a scale of its own, which stays
+                model.preprocessing = replace(model.preprocessing, surround=None)
+            else:
+                model.preprocessing = Preprocessing(fov_width=fov_width(photographs))
+            run = fit(
+                model,
+                patches,
+                steps=preset.steps,
+                batch_size=preset.batch_size,
+                lr=preset.lr,
+                average=preset.average,
+                loss=combine(**dict(preset.loss)),
+                seed=seed + member,
+                out=out / f"member-{member}" if out and preset.members > 1 else out,
+                resume=resume,
+                overwrite=overwrite,
+                mixed_precision=mixed_precision,
+                num_workers=num_workers,
+                progress=progress,
+            )
+            if run.folder and processes().is_main_process:
+                with written_into(run.folder):
+                    write_history(run, run.folder)
+            runs.append(run)
+        model = mean_weights(models)
+        choose_thresholds(model, held_out or photographs)
+        if held_out:
+            model.notes["trained_on"] = trained_on(held_out, before=model.notes["trained_on"])
+        if own is not None:
+            with written_into(own):
+                model.save_pretrained(own / BEST)
     return model, replace(runs[0], seconds=sum(run.seconds for run in runs), folder=out)
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import kills
@@ -22,7 +23,7 @@ from drive_unet.losses import combine
 from drive_unet.models import UNet
 from drive_unet.preprocessing import Preprocessing
 from drive_unet.training import checkpoints, fit
-from drive_unet.training.checkpoints import BEFORE, BEST, LAST
+from drive_unet.training.checkpoints import BEFORE, BEST, LAST, alone_in
 from drive_unet.training.history import CURVE, LOG, TABLE, make_way
 
 SMALL = {"steps": 6, "batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
@@ -377,6 +378,33 @@ def test_what_no_run_wrote_is_not_removed_with_a_run(data, run):
     (run / BEST).write_text("weights of one's own")
     make_way(run, overwrite=True)
     assert (run / BEST).exists()
+
+
+def test_of_two_runs_into_one_folder_the_second_is_refused(data, tmp_path):
+    loss, refusals = combine(bce=1.0, dice=0.5), []
+
+    def second():
+        for more in ({"resume": True}, {"overwrite": True}, {}):
+            with pytest.raises(DataError) as caught:
+                fit(network(), *data, out=tmp_path / "run", **more, **SMALL)
+            refusals.append(str(caught.value))
+
+    def meanwhile(logits, vessels, fov):
+        if not refusals:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+        return loss(logits, vessels, fov)
+
+    meanwhile.description = loss.description
+    fit(network(), *data, out=tmp_path / "run", loss=meanwhile, **SMALL)
+    words = f"another training writes into {tmp_path / 'run'}: wait until it is done, or name another folder"
+    assert refusals == [words] * 3
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {LAST, BEFORE, BEST, LOG}
+    assert (tmp_path / "run" / LOG).read_text().count("begins") == 1
+    with alone_in(tmp_path / "run"):
+        fit(network(), *data, out=tmp_path / "run", resume=True, **SMALL)
+        assert (tmp_path / "run" / ".lock").exists(), "still held by whoever called"
 
 
 @needs_fork

@@ -24,7 +24,7 @@ from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
 from drive_unet.evaluation.folds import caution, fold_table
 from drive_unet.models import UNet
 from drive_unet.outputs import refuse_files_for_folders
-from drive_unet.training.checkpoints import BEST, refuse_to_replace, written_into
+from drive_unet.training.checkpoints import BEST, alone_in, refuse_to_replace, written_into
 from drive_unet.training.history import CURVE, TABLE, draw_history
 from drive_unet.training.processes import processes, refuse_seed
 from drive_unet.training.provenance import versions
@@ -74,39 +74,39 @@ def _train(options: argparse.Namespace) -> None:
         )
     results = []
     for folder, learned_from, held_out in runs:
-        if process.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            print(
-                f"{folder}: {options.preset}, trained on {len(learned_from)} photographs, "
-                f"{dataset.title}: {listed(learned_from.names, 40)}"
+        with alone_in(folder if process.is_main_process else None):
+            if process.is_main_process:
+                print(
+                    f"{folder}: {options.preset}, trained on {len(learned_from)} photographs, "
+                    f"{dataset.title}: {listed(learned_from.names, 40)}"
+                )
+            model, run = presets.train(
+                options.preset,
+                learned_from,
+                start=options.start,
+                steps=options.steps,
+                seed=options.seed,
+                out=folder,
+                resume=options.resume,
+                overwrite=options.overwrite,
+                mixed_precision=options.mixed_precision,
+                num_workers=options.workers,
             )
-        model, run = presets.train(
-            options.preset,
-            learned_from,
-            start=options.start,
-            steps=options.steps,
-            seed=options.seed,
-            out=folder,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            mixed_precision=options.mixed_precision,
-            num_workers=options.workers,
-        )
-        if not process.is_main_process:
-            continue
-        # Nothing else of what the first weights say about themselves holds for these: neither data nor terms.
-        model.notes = {key: model.notes[key] for key in ("trained_on", "training")}
-        model.notes["trained_on"]["source"] = dataset.title
-        model.notes |= {
-            "data": f"{len(learned_from)} photographs, {dataset.title}",
-            "threshold": "best Dice on the photographs learned from",
-            "preset": options.preset,
-            "seed": options.seed,
-            "versions": versions(),
-        }
-        with written_into(folder):
-            weights = model.save_pretrained(folder / BEST)
-            draw_history(folder)
+            if not process.is_main_process:
+                continue
+            # Nothing else of what the first weights say of themselves holds for these, neither data nor terms
+            model.notes = {key: model.notes[key] for key in ("trained_on", "training")}
+            model.notes["trained_on"]["source"] = dataset.title
+            model.notes |= {
+                "data": f"{len(learned_from)} photographs, {dataset.title}",
+                "threshold": "best Dice on the photographs learned from",
+                "preset": options.preset,
+                "seed": options.seed,
+                "versions": versions(),
+            }
+            with written_into(folder):
+                weights = model.save_pretrained(folder / BEST)
+                draw_history(folder)
         print(f"{run}\nweights: {weights}; every step: {folder / TABLE}")
         if held_out is not None:
             rows = [score(model, held_out, name=str(options.out), tta=tta) for tta in (False, True)]

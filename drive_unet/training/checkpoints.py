@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
@@ -277,6 +279,36 @@ def written_into(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({error.strerror or error}): make room or give yourself permission "
             f"there, then go on with resume; the checkpoint that it holds is whole"
         ) from error
+
+
+@contextmanager
+def alone_in(folder: Path | None) -> Iterator[None]:
+    """Hold a run's folder, which is made, for this call; the system lets go of it for a killed process.
+
+    Args:
+        folder: of the run; None, as of all processes but the first, holds nothing.
+
+    Raises:
+        DataError: if another run writes into it, or it cannot be written.
+    """
+    if folder is None:
+        yield
+        return
+    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
+    with written_into(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise DataError(
+                f"another training writes into {folder}: wait until it is done, or name another folder"
+            ) from error
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1 and os.name != "nt":  # where an open file cannot be removed
+            (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 def left_by_a_run(folder: Path, *more: str) -> list[str]:

@@ -33,6 +33,7 @@ from drive_unet.training.checkpoints import (
     BEST,
     LAST,
     Checkpoints,
+    alone_in,
     refuse_both,
     refuse_to_replace,
     settings_of,
@@ -181,7 +182,8 @@ def fit(
         A `TrainingRun`.
 
     Raises:
-        DataError: datasets without labels, or sharing a photograph, or an ``out`` that cannot be written.
+        DataError: datasets without labels, or sharing a photograph, or an ``out`` that cannot be written or
+            that another training writes into.
         FloatingPointError: if the loss becomes infinite or not a number, in any process.
         ValueError: for budgets below one, an ``average`` out of range, ``resume`` with ``overwrite``, without
             ``out`` or of a run with other settings, an ``out`` that holds a run without ``resume`` or
@@ -205,7 +207,14 @@ def fit(
     if validation is not None:
         _refuse_shared(train, validation)
     loss = loss or combine(bce=1.0, dice=0.5)
-    with accelerated(mixed_precision) as accelerator, callers_generators(), WholeSteps() as whole:
+    with (
+        accelerated(mixed_precision) as accelerator,
+        alone_in(folder if accelerator.is_main_process else None),
+        callers_generators(),
+        WholeSteps() as whole,
+    ):
+        if folder is not None and not overwrite and accelerator.is_main_process:
+            refuse_to_replace(folder, resume=resume)  # again: another run may have ended there meanwhile
         a_step = batch_size * accelerator.num_processes
         numbers = {"steps": steps, "patches_a_step": a_step, "lr": lr, "weight_decay": weight_decay}
         numbers |= {"seed": seed, "average": average, "patch_size": patch_size}
