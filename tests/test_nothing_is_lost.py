@@ -172,9 +172,13 @@ def test_where_both_are_damaged_nothing_is_touched(data, run):
     for name in (LAST, BEFORE):
         cut_off(run / name)
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    with pytest.raises(ValueError, match="last.pt cannot be read .*; delete it or train without resume"):
+    words = (
+        r"last.pt cannot be read \(\w+\), nor can previous.pt: replace the run with overwrite, or name anoth"
+    )
+    with pytest.raises(ValueError, match=words):
         fit(network(), *data, out=run, resume=True, **SMALL)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    fit(network(), *data, out=run, overwrite=True, **SMALL)  # as it says
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_in_words(data, run):
@@ -201,7 +205,7 @@ def test_a_checkpoint_with_other_contents_is_damaged(data, run, part, value):
         doctored = [contents, before | contents] if part != "notes" else [contents]
         for record in doctored:
             torch.save(saved | {part: record if part == "state" else json.dumps(record)}, run / LAST)
-            with pytest.raises(ValueError, match="last.pt cannot be read .*; delete it or train without"):
+            with pytest.raises(ValueError, match=r"last.pt cannot be read \(\w+\): replace the run"):
                 fit(network(), *data, out=run, resume=True, **SMALL)
 
 
@@ -210,7 +214,7 @@ def test_a_checkpoint_of_another_version_or_without_an_optimiser_is_told(data, r
     settings = {key: value for key, value in json.loads(saved["settings"]).items() if "fovs" not in key}
     for changed, words in {
         "settings": "does not tell fields of view, .* another version of drive_unet wrote it",
-        "optimizer": "last.pt does not fit this network or optimiser",
+        "optimizer": "last.pt does not fit this network or optimiser .*: replace the run with overwrite",
     }.items():
         kept = {name: part for name, part in saved.items() if name != changed}
         kept |= {"settings": json.dumps(settings)} if changed == "settings" else {}
@@ -352,6 +356,16 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_is_whole(data, run, unbrok
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.name != LOG} == before
     assert "stopped by DataError" in (run / LOG).read_text().splitlines()[-1]
     goes_on(data, run, unbroken)
+
+
+def test_no_checkpoint_is_called_whole_where_there_is_none(data, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "write_atomically", full)
+    with pytest.raises(DataError) as caught:
+        fit(network(), *data, out=tmp_path / "run", **SMALL)
+    assert str(caught.value).endswith("give yourself permission there, then begin again")
 
 
 def test_an_unfinished_file_of_a_killed_run_is_swept(data, run, unbroken):

@@ -208,7 +208,7 @@ def test_resume_refuses_other_settings_and_damage(drive, train, tmp_path):
     with pytest.raises(ValueError, match="weights that it started from was"):
         fit(started, train, steps=2, out=tmp_path, resume=True, **SMALL)
     (tmp_path / "last.pt").write_bytes(b"cut off")
-    with pytest.raises(ValueError, match="last.pt cannot be read .* delete it or train without resume"):
+    with pytest.raises(ValueError, match="last.pt cannot be read .*: replace the run with overwrite"):
         fit(network(), train, steps=2, out=tmp_path, resume=True, **SMALL)
     with pytest.raises(ValueError, match="resume needs out"):
         fit(network(), train, steps=2, resume=True, **SMALL)
@@ -491,8 +491,9 @@ def test_weights_and_tables_that_no_run_left_are_not_replaced(train, tmp_path):
     for resume in (True, False):
         with pytest.raises(ValueError, match="holds best.safetensors, but no last.pt .* overwrite=True"):
             fit(network(), train, steps=2, out=tmp_path, resume=resume, **SMALL)
-    with pytest.raises(ValueError, match="is a file: name another folder"):
-        fit(network(), train, steps=2, out=tmp_path / "best.safetensors", **SMALL)
+    for place in ("best.safetensors", "best.safetensors/run"):
+        with pytest.raises(ValueError, match="best.safetensors is a file, where .*: name another folder$"):
+            fit(network(), train, steps=2, out=tmp_path / place, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
     assert (tmp_path / "best.safetensors").read_bytes() == before
 

@@ -21,12 +21,13 @@ from filelock import FileLock, Timeout
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.painted import PaintedStream
 from drive_unet.errors import DataError
-from drive_unet.files import write_atomically
+from drive_unet.files import nearest, write_atomically
 from drive_unet.models import SegmentationModel, vetted_notes
 from drive_unet.training.descriptions import UNTOLD, content_of, described
 from drive_unet.training.provenance import versions
 
 BEST, LAST, BEFORE = "best.safetensors", "last.pt", "previous.pt"
+_INSTEAD = "replace the run with overwrite, or name another folder"  # of going on
 _WORDS = {  # what errors call the settings
     "patches_a_step": "patches a step",
     "lr": "learning rate",
@@ -164,7 +165,8 @@ class Checkpoints:
                 warnings.warn(f"{damage}; {words}", stacklevel=3)
             return state, run
         if damage is not None:
-            raise ValueError(f"{damage}; delete it or train without resume") from damage.__cause__
+            also = f", nor can {BEFORE}" if all(map(Path.is_file, paths)) else ""
+            raise ValueError(f"{damage}{also}: {_INSTEAD}") from damage.__cause__
         return None
 
     def _taken(self, path: Path, saved: dict[str, Any]) -> tuple[dict[str, Any], dict]:
@@ -172,7 +174,7 @@ class Checkpoints:
         if missing := [_WORDS.get(key, key) for key in now if key not in earlier]:
             raise ValueError(
                 f"{path} does not tell {', '.join(missing)}: another version of drive_unet wrote it, or it "
-                "is damaged; finish the run with that version, or delete the file or train without resume"
+                f"is damaged; finish the run with that version, or {_INSTEAD}"
             )
         differing = [key for key in now if earlier[key] != now[key] or str(now[key] or "").startswith(UNTOLD)]
         model = self.parts["model"]
@@ -205,8 +207,7 @@ class Checkpoints:
                 self.parts[name].load_state_dict(saved[name])
         except Exception as error:  # each kind of part raises its own
             raise ValueError(
-                f"{path} does not fit this network or optimiser ({_short(error)}); delete it or train "
-                "without resume"
+                f"{path} does not fit this network or optimiser ({_short(error)}): {_INSTEAD}"
             ) from error
         return saved["state"], saved["run"]
 
@@ -275,9 +276,11 @@ def written_into(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        held = any(name.endswith(".pt") for name in left_by_a_run(folder))
+        then = "go on with resume; the checkpoint that it holds is whole" if held else "begin again"
         raise DataError(
             f"{folder} cannot be written ({error.strerror or error}): make room or give yourself permission "
-            f"there, then go on with resume; the checkpoint that it holds is whole"
+            f"there, then {then}"
         ) from error
 
 
@@ -352,8 +355,8 @@ def refuse_to_replace(
         ValueError: the message names what would be lost, and the ways on.
     """
     going_on, overwriting, place = ways
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name another {place}, a folder")
+    if not nearest(folder.absolute()).is_dir():
+        raise ValueError(f"{nearest(folder)} is a file, where a run needs a folder: name another {place}")
     kept = left_by_a_run(folder, *more)
     resumable = bool(kept) and kept[0].endswith(".pt")
     if resumable and not resume:
