@@ -190,13 +190,17 @@ def start(data: Path, out: Path, workers: int, processes: int, moment: tuple = (
         process.start()
     while all(process.exitcode is None for process in started):
         time.sleep(0.005)
+    if moment:
+        started[dying].join(1)  # whose end another process may have noticed first
+    killed = started[dying].exitcode == -signal.SIGKILL
     if any(process.exitcode not in (None, 0) for process in started):
         for process in started:
             process.kill()
     for process in started:
         process.join()
     codes = [process.exitcode for process in started]
-    if any(code not in (0, -signal.SIGKILL) for code in codes):
+    fine = (0, -signal.SIGKILL, *([1] if killed else []))  # 1: lost the connection to the one that was killed
+    if any(code not in fine for code in codes):
         raise RuntimeError(f"a process ended with {codes}, neither done nor killed: {moment}")
     return codes == [0] * processes
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import kills
@@ -94,6 +95,23 @@ def test_a_killed_run_ends_bit_for_bit_as_the_unbroken_one(tmp_path, processes, 
     counts = kills.campaign(tmp_path, count, workers, processes)
     assert counts["kills"] == count and counts["runs"] >= 1
     assert counts["identical"] == counts["runs"]
+
+
+@needs_fork
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_process_may_fail_for_the_one_that_was_killed_and_for_nothing_else(tmp_path, monkeypatch, dies):
+    def child(data, out, workers, rank, processes, port, moment):
+        if rank == 1:
+            os._exit(1)
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL if dies else signal.SIGSTOP)
+
+    monkeypatch.setattr(kills, "child", child)
+    if dies:
+        assert not kills.start(tmp_path, tmp_path, 0, 2, ("in a step", 0, 0.0))
+    else:
+        with pytest.raises(RuntimeError, match="neither done nor killed"):
+            kills.start(tmp_path, tmp_path, 0, 2, ("in a step", 0, 0.0))
 
 
 @needs_fork
