@@ -249,7 +249,7 @@ class SegmentationModel(
             name, arguments, notes = config["model"], dict(config["arguments"]), vetted_notes(config["notes"])
             thresholds = [_number(config, key, 0, 1) for key in ("threshold", "threshold_single")]
             preprocessing = _preprocessing(dict(config["preprocessing"]))
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:  # JSON's are ValueErrors
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
             raise ValueError(
                 f"{path} is damaged or was not written by save_pretrained of drive_unet "
                 f"({type(error).__name__}: {str(error)[:120]}); save it again"

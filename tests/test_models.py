@@ -283,7 +283,7 @@ def test_weights_that_cannot_be_used_are_refused_in_a_sentence(tmp_path):
     save_file({"weight": torch.zeros(1)}, foreign, metadata={"format": "pt"})
     with pytest.raises(ValueError, match="foreign.safetensors is damaged or was not written by"):
         UNet.from_pretrained(foreign)
-    for config in ("[]", "{}", '{"model": "UNet", "arguments": 3}', "not JSON"):
+    for config in ("[]", "{}", '{"model": "UNet", "arguments": 3}', "not JSON", "[" * 100_000):
         save_file({"weight": torch.zeros(1)}, foreign, metadata={"config": config})
         with pytest.raises(ValueError, match="foreign.safetensors is damaged or was not written by"):
             UNet.from_pretrained(foreign)
