@@ -24,7 +24,7 @@ from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training.averages import mean_weights
 from drive_unet.training.checkpoints import BEST, alone_in, refuse_both, refuse_to_replace, written_into
 from drive_unet.training.history import TABLE, make_way, write_history
-from drive_unet.training.loop import TrainingRun, fit
+from drive_unet.training.loop import TrainingRun, fit, refuse_unlabelled
 from drive_unet.training.processes import processes, refuse_seed
 from drive_unet.training.provenance import trained_on
 from drive_unet.training.thresholds import best_threshold
@@ -133,7 +133,10 @@ def train(
             "a stream would have to be painted whole to choose thresholds on: train on it with fit, or give "
             "this function painted_dataset(range(100))"
         )
-    preset = replace(preset, steps=steps or preset.steps, start=start or preset.start)
+    refuse_unlabelled({"training": photographs, "held-out": held_out})
+    preset = replace(preset, steps=preset.steps if steps is None else steps, start=start or preset.start)
+    if preset.steps < 1:
+        raise ValueError(f"steps must be 1 or more, not {preset.steps}")
     refuse_seed(seed)
     out = Path(out).expanduser() if out else None
     if out is not None and not overwrite:

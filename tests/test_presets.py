@@ -9,6 +9,7 @@ from builders import write_drive
 from drive_unet import PRESETS, UNet, files, fit, models, presets, train
 from drive_unet.data import DRIVEDataset
 from drive_unet.data.find import find_drive
+from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
 from drive_unet.inference import predict_all
 from drive_unet.metrics import choose_threshold
@@ -178,3 +179,21 @@ def test_a_run_is_not_gone_on_with_and_replaced_at_once(photographs, tmp_path):
         with pytest.raises(ValueError, match="overwrite throws it away: give one of them"):
             begin()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_would_fail_at_the_end_or_not_be_heeded_is_refused_at_the_start(photographs, tmp_path):
+    stored = photographs.stored(0)
+    bare = DRIVEDataset.from_decoded(["1"], [Decoded(stored.image, None, stored.fov, None)])
+    for data, given, error, words in (
+        (
+            photographs,
+            {"held_out": bare},
+            DataError,
+            "the held-out set has 1 photographs and no vessel labels",
+        ),
+        (bare, {}, DataError, "the training set has 1 photographs and no vessel labels"),
+        (photographs, {"steps": 0}, ValueError, "steps must be 1 or more, not 0"),
+    ):
+        with pytest.raises(error, match=words):
+            quick(TINY, data, out=tmp_path, **given)
+    assert not list(tmp_path.iterdir())

@@ -190,7 +190,7 @@ def fit(
             ``overwrite``, or weights without a checkpoint without ``overwrite``; for a ``seed`` out of range.
     """
     refuse_both(resume, overwrite)
-    _refuse_unlabelled(train, validation)
+    refuse_unlabelled({"training": train, "validation": validation})
     if min(steps, batch_size, validate_every) < 1:
         raise ValueError(
             f"steps, batch_size and validate_every must be 1 or more: {steps, batch_size, validate_every}"
@@ -400,8 +400,9 @@ def learned_from(
     return notes
 
 
-def _refuse_unlabelled(train: DRIVEDataset, validation: DRIVEDataset | None) -> None:
-    for role, dataset in (("training", train), ("validation", validation)):
+def refuse_unlabelled(sets: dict[str, DRIVEDataset | None]) -> None:
+    """Raise a DataError for a set of photographs without labels; the sets are named by their roles."""
+    for role, dataset in sets.items():
         if dataset is not None and not dataset.has_labels:
             raise DataError(
                 f"the {role} set has {len(dataset)} photographs and no vessel labels; "
