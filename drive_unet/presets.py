@@ -137,7 +137,7 @@ def train(
     preset = replace(preset, steps=preset.steps if steps is None else steps, start=start or preset.start)
     if preset.steps < 1:
         raise ValueError(f"steps must be 1 or more, not {preset.steps}")
-    refuse_seed(seed)
+    seed = refuse_seed(seed)
     out = Path(out).expanduser() if out else None
     if out is not None and not overwrite:
         refuse_to_replace(out, TABLE, resume=resume, members=preset.members, training=named)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -345,6 +346,23 @@ def test_bad_data_and_budgets_are_refused(drive, train):
         fit(network(), train, train.subset(train.names[:1]), steps=1)
     with pytest.raises(ValueError, match="must be 1 or more"):
         fit(network(), train, steps=0)
+    for patience in (0, -1):
+        with pytest.raises(
+            ValueError, match=f"patience must be 1 validation or more, or None, not {patience}"
+        ):
+            fit(network(), train, steps=1, patience=patience)
+    with pytest.raises(DataError, match="the training set is a Drive, no DRIVEDataset: .* drive.training"):
+        fit(network(), drive)
+    with pytest.raises(DataError, match="the validation set is a list, no DRIVEDataset: give one"):
+        fit(network(), train, [train[0]], steps=1)
+
+
+def test_integers_of_numpy_are_taken(train, tmp_path):
+    given = {"steps": np.int64(2), "seed": np.int64(3), **SMALL, "validate_every": np.int32(2)}
+    own, usual = network(), network()
+    run = fit(own, train, out=tmp_path, **given)
+    assert run.history == fit(usual, train, steps=2, seed=3, **SMALL).history
+    assert run.history == fit(network(), train, out=tmp_path, resume=True, **given).history
 
 
 def test_an_infinite_loss_ends_the_run_in_a_sentence(train):
@@ -498,7 +516,7 @@ def test_weights_and_tables_that_no_run_left_are_not_replaced(train, tmp_path):
     assert (tmp_path / "best.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63, 1.5])
 def test_a_seed_out_of_range_is_refused(train, seed):
     with pytest.raises(ValueError, match=f"the seed {seed} is out of range: give one from 0 to 4294967295"):
         fit(network(), train, steps=2, seed=seed, **SMALL)

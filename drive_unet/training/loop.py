@@ -12,6 +12,7 @@ import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from accelerate.utils import broadcast, broadcast_object_list
 
 from drive_unet.augmentation import training_transform
 from drive_unet.data.dataset import DRIVEDataset
+from drive_unet.data.drive import Drive
 from drive_unet.data.painted import PaintedStream
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
@@ -185,17 +187,21 @@ def fit(
         DataError: datasets without labels, or sharing a photograph, or an ``out`` that cannot be written or
             that another training writes into.
         FloatingPointError: if the loss becomes infinite or not a number, in any process.
-        ValueError: for budgets below one, an ``average`` out of range, ``resume`` with ``overwrite``, without
-            ``out`` or of a run with other settings, an ``out`` that holds a run without ``resume`` or
-            ``overwrite``, or weights without a checkpoint without ``overwrite``; for a ``seed`` out of range.
+        ValueError: for budgets or ``patience`` below one, an ``average`` or a ``seed`` out of range,
+            ``resume`` with ``overwrite``, without ``out`` or of a run with other settings, an ``out`` that
+            holds a run without ``resume`` or ``overwrite``, or weights without a checkpoint without
+            ``overwrite``.
     """
     refuse_both(resume, overwrite)
     refuse_unlabelled({"training": train, "validation": validation})
+    steps, batch_size, validate_every = map(index, (steps, batch_size, validate_every))
     if min(steps, batch_size, validate_every) < 1:
         raise ValueError(
             f"steps, batch_size and validate_every must be 1 or more: {steps, batch_size, validate_every}"
         )
-    refuse_seed(seed)
+    seed = refuse_seed(seed)
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be 1 validation or more, or None, not {patience}")
     if not 0 <= average < 1:
         raise ValueError(f"average is the decay of a moving average, 0 to below 1, not {average}")
     if resume and out is None:
@@ -401,8 +407,11 @@ def learned_from(
 
 
 def refuse_unlabelled(sets: dict[str, DRIVEDataset | None]) -> None:
-    """Raise a DataError for a set of photographs without labels; the sets are named by their roles."""
+    """Raise a DataError for a set without labels, or that is none; the sets are named by their roles."""
     for role, dataset in sets.items():
+        if dataset is not None and not isinstance(dataset, DRIVEDataset):
+            parts = "one of its parts, such as drive.training" if isinstance(dataset, Drive) else "one"
+            raise DataError(f"the {role} set is a {type(dataset).__name__}, no DRIVEDataset: give {parts}")
         if dataset is not None and not dataset.has_labels:
             raise DataError(
                 f"the {role} set has {len(dataset)} photographs and no vessel labels; "

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from operator import index
 
 import numpy as np
 import torch
@@ -85,10 +86,15 @@ def callers_generators() -> Iterator[None]:
             np.random.set_state(own[1])  # noqa: NPY002
 
 
-def refuse_seed(seed: int) -> None:
-    """Raise a ValueError for a seed that is not from 0 to 2**32 - 1, which every generator can take."""
-    if not 0 <= seed < 2**32:
+def refuse_seed(seed: int) -> int:
+    """The seed, such as one of NumPy's integers, as Python's, which every generator can take.
+
+    Raises:
+        ValueError: if it is not from 0 to 2**32 - 1, or no integer.
+    """
+    if not hasattr(seed, "__index__") or not 0 <= seed < 2**32:
         raise ValueError(f"the seed {seed} is out of range: give one from 0 to {2**32 - 1}")
+    return index(seed)
 
 
 def draw_for(seed: int, step: int, process: int) -> None:
