@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from drive_unet.preprocessing.prepare import Preprocessing
 from drive_unet.training import best_threshold, fit, loop
 from drive_unet.training.averages import moving_average
 from drive_unet.training.descriptions import content_of
+from drive_unet.training.watch import Watch
 
 SMALL = {"batch_size": 2, "patch_size": 32, "validate_every": 2, "progress": False}
 
@@ -375,6 +377,30 @@ def test_an_infinite_loss_ends_the_run_in_a_sentence(train):
         fit(network(), train, steps=3, loss=broken, **SMALL)
 
 
+def test_a_transform_that_gives_no_numbers_is_not_called_a_learning_rate(train):
+    cut = training_transform(32)
+
+    def spoils(sample):
+        sample = cut(sample)
+        return sample._replace(image=sample.image.float() * float("nan"))
+
+    words = "first in the photographs themselves, .*; look at what the transform makes of them$"
+    with pytest.raises(FloatingPointError, match=words):
+        fit(network(), train.subset(train.names, spoils), steps=1, **SMALL)
+
+
+def test_after_a_loss_that_diverged_the_rate_is_too_high_before_all():
+    watch = Watch(network(), 100.0, lambda step: [], SimpleNamespace(is_main_process=True))
+    logits = torch.arange(9.0).reshape(1, 1, 3, 3)
+    assert watch.causes(logits)[0] == "too few steps, or a learning rate that is too low for them"
+    watch.progress(0.5, 20)
+    with pytest.warns(UserWarning, match="diverges: .* the learning rate 100 is too high"):
+        watch.progress(5.0, 21)
+    causes = watch.causes(logits)
+    assert causes[0] == "a learning rate that is too high, 100: the loss diverged"
+    assert len(causes) == 5 and not any("too low" in cause for cause in causes)
+
+
 def test_a_run_prints_shows_and_plots_itself(train, validation):
     run = fit(network(), train, validation, steps=4, **SMALL)
     assert str(run).startswith("4 steps in ")
@@ -440,6 +466,7 @@ CONTENTS = """
 import functools, numpy as np, torch
 from drive_unet.losses import bce_loss
 from drive_unet.training.descriptions import content_of
+from drive_unet.training.watch import Watch
 
 NAMES = {"a", "b", "c", ("d", 1), ("e", 2)}
 

@@ -18,6 +18,7 @@ FIRST = 20  # steps whose labels are looked at
 FROM = 60  # step from which predictions are looked at
 EVERY = 10  # steps from one look to the next
 LOOKS = 5  # in a row that must agree
+PHOTOGRAPHS = "the photographs themselves"  # as where numbers that are not finite come from
 _GAP = 0.05  # mean probability of vessels above that of all else; less is no distinction
 _RISE = 2.0  # of the loss over its best, which is no noise any more
 
@@ -84,9 +85,12 @@ class Watch:
             place = (
                 first_not_finite(self.model, image) if not math.isfinite(own.item()) else "another process"
             )
+            remedy = f"try a lower lr than {self.lr:g} or mixed_precision='no'"
+            if place == PHOTOGRAPHS:  # which are integers as they are stored
+                remedy = "look at what the transform makes of them"
             raise FloatingPointError(
                 f"the loss is {shown} at step {step}, first in {place}, with patches of "
-                f"{listed(self.names(step))}; try a lower lr than {self.lr:g} or mixed_precision='no'"
+                f"{listed(self.names(step))}; {remedy}"
             )
         return shown
 
@@ -124,7 +128,7 @@ class Watch:
     def causes(self, logits: Tensor) -> list[str]:
         """Why a network calls everything the same, the likeliest first."""
         flat = float(logits.detach().float().std()) < 1e-3
-        return likely_causes(self.lr, flat)
+        return likely_causes(self.lr, flat, diverged="diverges" in self.said)
 
     def say(self, what: str, words: str) -> None:
         """Warn once of one thing."""
@@ -143,29 +147,31 @@ def in_words(constant: str, gap: float, causes: list[str]) -> str:
     )
 
 
-def likely_causes(lr: float | None, flat: bool) -> list[str]:
+def likely_causes(lr: float | None, flat: bool, diverged: bool = False) -> list[str]:
     """What makes a network call everything the same, the likeliest first.
 
     Args:
         lr: the learning rate, where it is known.
         flat: whether its logits hardly differ from pixel to pixel.
+        diverged: whether its loss rose far above the best one.
     """
     labels = (
         "labels that belong to other photographs, or show the field of view (drive_unet.check_data tells)"
     )
-    rate = f"a learning rate that is too high{f', {lr:g}' if lr else ''}: units that died give one logit"
-    few = "too few steps, or a learning rate that is too low for them"
+    rate = f"a learning rate that is too high{f', {lr:g}' if lr else ''}: "
+    rate += "the loss diverged" if diverged else "units that died give one logit"
+    few = "too few steps" + ("" if diverged else ", or a learning rate that is too low for them")
     scale = "photographs that the network is not given as it expects them (prepare and standardise them)"
     small = (
         "a network that sees too few pixels at once, or a loss in which the few vessel pixels weigh nothing"
     )
-    return [rate, scale, labels, few, small] if flat else [few, labels, scale, rate, small]
+    return [rate, scale, labels, few, small] if flat or diverged else [few, labels, scale, rate, small]
 
 
 def first_not_finite(model: nn.Module, image: Tensor) -> str:
     """Where numbers that are not finite come from first: the photographs, a weight, a layer, or the loss."""
     if not bool(torch.isfinite(image).all()):
-        return "the photographs themselves"
+        return PHOTOGRAPHS
     for name, weight in model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
             return f"the weights {name}, which an earlier step spoiled"
