@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -392,6 +393,24 @@ def test_train_replaces_a_run_if_told_to(own, tmp_path, capsys):
     (tmp_path / "last.pt").unlink()  # weights alone
     assert done(*train, "--steps", 1, "--overwrite") == 0
     assert UNet.from_pretrained(tmp_path).notes["training"]["steps"] == 1
+
+
+def test_train_mixes_no_folds_with_others_nor_with_a_run_on_all(own, tmp_path, capsys):
+    train = ("train", "--preset", "tiny", "--data", own, "--steps", 1, "--out", tmp_path)
+    kinds = [((), {*RUN}), (("--folds", 4), {f"fold-{fold}" for fold in range(4)})]
+    kinds += [(("--folds", 2), {"fold-0", "fold-1"}), ((), {*RUN})]
+    assert done(*train) == 0
+    for (_, held), (kind, left) in pairwise(kinds):
+        before = contents(tmp_path)
+        for more in ((), ("--resume",)):
+            message = refused(capsys, *train, *kind, *more)
+            assert "--overwrite, or name another --out" in message or "belongs to another run" in message
+        assert contents(tmp_path) == before and {path.name for path in tmp_path.iterdir()} == held
+        assert done(*train, *kind, "--overwrite") == 0
+        assert {path.name for path in tmp_path.iterdir()} == left
+        assert done("evaluate", "--weights", tmp_path, "--data", own, "--split", "train") == 0
+    (tmp_path / "last.pt").unlink()  # weights of one's own
+    assert "move it elsewhere" in refused(capsys, *train, "--folds", 2, "--overwrite")
 
 
 def test_a_finished_run_resumed_stays_as_it_is(own, run, capsys):

@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -24,8 +24,8 @@ from drive_unet.evaluation.evaluator import compare, evaluate_second_observer
 from drive_unet.evaluation.folds import caution, fold_table
 from drive_unet.models import UNet
 from drive_unet.outputs import refuse_files_for_folders
-from drive_unet.training.checkpoints import BEST, alone_in, refuse_to_replace, written_into
-from drive_unet.training.history import CURVE, TABLE, draw_history
+from drive_unet.training.checkpoints import BEST, alone_in, left_by_a_run, refuse_to_replace, written_into
+from drive_unet.training.history import CURVE, TABLE, draw_history, make_way
 from drive_unet.training.processes import processes, refuse_seed
 from drive_unet.training.provenance import versions
 
@@ -72,6 +72,7 @@ def _train(options: argparse.Namespace) -> None:
         refuse_to_replace(
             folder, TABLE, CURVE, resume=options.resume, members=members, training=training, ways=WAYS
         )
+    _make_way_for([folder for folder, *_ in runs], options.out, options.overwrite)
     results = []
     for folder, learned_from, held_out in runs:
         with alone_in(folder if process.is_main_process else None):
@@ -123,6 +124,28 @@ def _train(options: argparse.Namespace) -> None:
         print(f"\nScore them again: drive-unet evaluate --weights {out} --split train{data}")
         out = shlex.quote(str(runs[0][0]))
     print(f"Use it: drive-unet predict PHOTOGRAPHS --weights {out} --out predictions")
+
+
+def _make_way_for(folders: list[Path], out: Path, overwrite: bool) -> None:
+    """See to it that `out` holds no run but those of these folders: neither other folds nor a run of its own.
+
+    Raises:
+        ValueError: if it does, and may not be replaced, or is not known to be a run's.
+    """
+    for place in (out, *sorted(out.glob("fold-*"))):
+        kept = left_by_a_run(place, TABLE, CURVE) if place not in folders else []
+        if kept and not (overwrite and kept[0].endswith(".pt")):
+            ways = "replace it with --overwrite, or name another --out"
+            raise ValueError(
+                f"{place} holds {kept[0]}, which would be taken together with this training's: "
+                + (ways if not overwrite else "move it elsewhere, or name another --out")
+            )
+        if kept and processes().is_main_process:
+            with alone_in(place):
+                make_way(place, overwrite)
+            with suppress(OSError):  # something else is in it
+                if place != out:
+                    place.rmdir()
 
 
 def _again(options: argparse.Namespace) -> str:
