@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -460,6 +460,18 @@ def test_losses_and_transforms_are_told_by_code_and_values():
     assert content_of(weighted(9.0)) == content_of(weighted(9.0)) and content_of(Scaled(2)) == contents[9]
     assert content_of(combine(bce=1)) is None and content_of(None) is None
     assert content_of(weighted(Number())).startswith("beyond comparison (TypeError: cannot pickle")
+
+
+def test_functions_reached_through_modules_of_ones_own_are_compared():
+    def content(factor, unused=0):
+        inner, outer = ModuleType("own_package.inner"), ModuleType("own_package")
+        exec(f"def scale(x): return {factor} * x\ndef unused(x): return {unused}", vars(inner))
+        outer.inner, outer.package = inner, outer
+        names = {"__name__": "own_package.losses", "own_package": outer, "torch": torch}
+        exec("def loss(a, b, c): return own_package.inner.scale(torch.mean(a))", names)
+        return content_of(names["loss"])
+
+    assert content(2) == content(2, unused=1) != content(3)
 
 
 CONTENTS = """

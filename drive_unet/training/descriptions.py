@@ -7,7 +7,7 @@ import dis
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, MappingProxyType, ModuleType
@@ -38,8 +38,9 @@ def content_of(function: Callable | None) -> str | None:
     """16 hexadecimal digits of what the words of a loss or a transform leave out; the same in every process.
 
     That is the code of its functions and classes, defaults, what closures hold, the globals that the code
-    names, and all attributes, to any depth. Code of installed packages counts by its name alone. A
-    `description` vouches for all of it: then, and for None, there is no content.
+    names, what it names in modules that are globals, and all attributes, to any depth. Code of installed
+    packages counts by its name alone. A `description` vouches for all of it: then, and for None, there is no
+    content.
 
     Returns:
         The digits, or None; or words that begin with `UNTOLD` and say why, where something cannot be
@@ -88,7 +89,8 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from (value.__defaults__, value.__kwdefaults__, value.__closure__, value.__dict__)
         if not _installed(value):
             names = sorted(_globals(value.__code__) & value.__globals__.keys())
-            yield from (value.__code__, {name: value.__globals__[name] for name in names})
+            held = {name: value.__globals__[name] for name in names}
+            yield from (value.__code__, held, _through_modules(held.values(), _attributes(value.__code__)))
     elif isinstance(value, property):
         yield from (value.fget, value.fset, value.fdel)
     elif isinstance(value, staticmethod | classmethod):
@@ -125,14 +127,34 @@ def _globals(code: CodeType) -> set[str]:
     return own.union(*(_globals(part) for part in code.co_consts if isinstance(part, CodeType)))
 
 
+def _attributes(code: CodeType) -> set[str]:
+    """The names of attributes that code reads, with those that functions inside it read."""
+    own = {each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_ATTR", "LOAD_METHOD")}
+    return own.union(*(_attributes(part) for part in code.co_consts if isinstance(part, CodeType)))
+
+
+def _through_modules(values: Iterable[Any], names: set[str]) -> dict[str, Any]:
+    """What these names stand for in modules of one's own, and in modules that they hold."""
+    modules = [value for value in values if isinstance(value, ModuleType) and not _installed(value)]
+    found: dict[str, Any] = {}
+    for module in modules:
+        for name in sorted(names & vars(module).keys()):
+            part, key = vars(module)[name], f"{module.__name__}.{name}"
+            if isinstance(part, ModuleType) and not _installed(part) and part not in modules:
+                modules.append(part)
+            found[key] = part
+    return found
+
+
 def _name(thing: Any) -> str:
     named = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
 
 
 def _installed(thing: Any) -> bool:
-    """Whether a function or class comes with Python or a package, whose versions tell it."""
-    top = str(thing.__module__).partition(".")[0]
+    """Whether a function, class or module comes with Python or a package, whose versions tell it."""
+    module = thing.__name__ if isinstance(thing, ModuleType) else thing.__module__
+    top = str(module).partition(".")[0]
     folders = Path(getattr(sys.modules.get(top), "__file__", None) or "").parts
     known = top in sys.stdlib_module_names or top == "drive_unet"
     return known or "site-packages" in folders or "dist-packages" in folders
