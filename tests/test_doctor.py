@@ -241,6 +241,16 @@ def unreadable(root):
     file.write_bytes(file.read_bytes()[:200])
 
 
+def fov_is_label(root):
+    shutil.rmtree(root / "training" / "mask")
+    labels(root).rename(root / "training" / "mask")
+
+
+def mixed_up(root):
+    for number in (21, 22):
+        grey(255)(tree(number)).save(root / "training" / "mask" / f"{number}_training_mask.gif")
+
+
 def levels(root):
     Image.fromarray(photograph(22)).convert("L").save(labels(root) / "22_manual1.gif")
 
@@ -334,6 +344,8 @@ FAULTS = {  # what is done, the code, the level, how many files are named, what 
     turned: ("turned", "error", 1, "turned"),
     inverted: ("inverted", "error", 1, "invert"),
     unreadable: ("unreadable", "error", 1, "again"),
+    fov_is_label: ("fov-is-label", "error", 8, "rename the folder mask to 1st_manual"),
+    mixed_up: ("fov-is-label", "error", 2, "exchange 1st_manual and mask"),
     levels: ("levels", "error", 1, "grey levels"),
     lacks_vessels: ("lacks-vessels", "error", 1, "vessel labels"),
     surplus: ("surplus", "error", 2, "no photograph"),
@@ -368,6 +380,32 @@ def test_faults(few, spoil):
     assert any(re.search(words, f"{finding.what} {finding.do}") for finding in matches), matches
     assert report.code == (2 if level == "error" or codes(report, "error") else 1)
     assert (report.folder is None) == (report.code == 2)
+
+
+def test_labels_in_a_folder_of_masks_are_told_once(tmp_path):
+    files = {f"images/{n}.png": photograph(n + 500) for n in range(1, 9)}
+    files |= {f"masks/{n}.png": tree(n + 500) for n in range(1, 9)}
+    report = checked(write_files(tmp_path / "mine", files))
+    fault = finding(report, "fov-is-label")
+    assert codes(report) == {"fov-is-label"} and len(fault.files) == 8
+    assert fault.do == "rename the folder masks to labels"
+    (tmp_path / "mine" / "masks").rename(tmp_path / "mine" / "labels")
+    assert checked(tmp_path / "mine").code == 0
+
+
+def test_one_fault_is_one_finding_whatever_its_share(few):
+    for number, radius in ((21, 28), (22, 26), (23, 24)):
+        y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+        grey(255)(np.hypot(y - 29, x - 30) < radius).save(labels(few) / f"{number}_manual1.gif")
+    report = checked(few)
+    fault = finding(report, "label-is-fov")
+    assert re.search(r"it fills \d\d to \d\d% of the frame", fault.what)
+    assert "23_manual1.gif show the field of view" in str(report)
+
+
+def test_a_missing_folder_is_named_whole(few):
+    shutil.rmtree(labels(few))
+    assert f"error: {labels(few)} holds no vessel labels" in str(checked(few))
 
 
 def test_strays_and_capitals_are_notes(few):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -225,7 +226,8 @@ def _examine(
         report.findings.append(refusal)
     elif refusal is not None:  # it names one of them; what it says of the whole may be new
         refusal.level = NOTE
-        refusal.what = f"the loaders say: {refusal.what}"
+        refusal.what = " ".join(["the loaders say:", *map(str, refusal.files), refusal.what])
+        refusal.files = []
         report.findings.append(refusal)
 
 
@@ -449,13 +451,39 @@ def _files(trees: list[Path]) -> list[Finding]:
     return [finding for finding in findings if finding.files]
 
 
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)( ?%| grey levels)")  # or count, which differs from file to file
+_PLURALS = {"is": "are", "has": "have", "does": "do", "belongs": "belong"} | {
+    verb + "s": verb for verb in ("agree", "hold", "mark", "need", "show")
+}
+_SINGULARS = {plural: verb for verb, plural in _PLURALS.items()}
+
+
+def _in_number(what: str, files: int) -> str:
+    """The end of a sentence, its first word made to agree with how many files the sentence begins with."""
+    verb, space, rest = what.partition(" ")
+    forms = _PLURALS if files > 1 else _SINGULARS if files == 1 else {}
+    return forms.get(verb, verb) + space + rest
+
+
+def _spanned(whats: list[str]) -> str:
+    """Sentences that differ in shares only, as one: "fills 61 to 69% of the frame"."""
+    columns = zip(*map(_SHARE.findall, whats), strict=True)
+    spans = []
+    for column in columns:
+        low, high = (pick(column, key=lambda share: float(share[0])) for pick in (min, max))
+        spans.append("".join(low) if low == high else f"{low[0]} to {''.join(high)}")
+    return _SHARE.sub(lambda _: spans.pop(0), whats[0])
+
+
 def _grouped(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings that say the same of several files, as one."""
-    groups: dict[tuple[str, str, str, str], Finding] = {}
+    """Findings that say the same of several files, up to shares and counts, as one."""
+    groups: dict[tuple[str, str, str, str], list[Finding]] = {}
     for finding in findings:
-        key = (finding.level, finding.code, finding.what, finding.do)
-        if key in groups:
-            groups[key].files += [file for file in finding.files if file not in groups[key].files]
-        else:
-            groups[key] = Finding(*key, list(finding.files))
-    return list(groups.values())
+        key = (finding.level, finding.code, _SHARE.sub("", finding.what), finding.do)
+        groups.setdefault(key, []).append(finding)
+    result = []
+    for (level, code, _, do), group in groups.items():
+        files = list(dict.fromkeys(file for finding in group for file in finding.files))
+        what = _in_number(_spanned([finding.what for finding in group]), len(files))
+        result.append(Finding(level, code, what, do, files))
+    return result

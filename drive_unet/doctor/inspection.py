@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from drive_unet.data.by_names import SPLITS
 from drive_unet.data.decoding import decode, grey_levels
 from drive_unet.data.known import Known, checksum, is_known_label, photograph_of
-from drive_unet.data.pairing import Pair
+from drive_unet.data.pairing import LABELS, VESSELS, Pair
 from drive_unet.data.reading import check_fov, check_vessels, read_image, read_mask
 from drive_unet.errors import DataError
 from drive_unet.preprocessing.fov import detect_fov
@@ -87,12 +89,16 @@ class Inspected:
 
 
 def told(code: str, error: DataError, path: Path) -> Finding:
-    """An error of the readers, "PATH fault: remedy", as a finding; PATH may lie below the one given."""
+    """An error of the readers, "PATH fault: remedy", as a finding; PATH may lie below the one given.
+
+    What it says of a path that does not exist stays whole, and so does what begins otherwise.
+    """
     words = str(error).split(" ")
     beginnings = [" ".join(words[:count]) for count in range(len(words), 0, -1)]  # names may hold spaces
     file = next((Path(b) for b in beginnings if os.path.lexists(b) and Path(b).is_relative_to(path)), path)
-    what, _, do = str(error).removeprefix(str(file)).strip().rpartition(": ")
-    return Finding(ERROR, code, what or do, do if what else "", [file])
+    what, _, do = str(error).removeprefix(f"{file} ").rpartition(": ")
+    files = [file] if str(error).startswith(f"{file} ") else []
+    return Finding(ERROR, code, what or do, do if what else "", files)
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
@@ -171,12 +177,34 @@ def _mask(result: Inspected, kind: str, path: Path, image: np.ndarray, smooth: b
             finding.code = "label-is-fov"
         elif "dark on white" in finding.what:
             finding.code = "inverted"
+        elif kind == "fov" and _shows_vessels(image, mask):
+            finding = _misplaced(result.pair, path)
         result.findings.append(finding)
         return
     if kind != "fov" and not mask.any():
         do = "draw the vessels, or leave the photograph out"
         result.add(WARNING, "empty", "marks no vessel at all", do, path)
     result.masks[kind] = mask
+
+
+def _shows_vessels(image: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether a mask marks what is darker than its surroundings in a photograph, as its vessels are."""
+    try:
+        return contrast(*_thinned(image, mask, detect_fov(image))) < _CONTRAST
+    except ValueError:  # no field of view: `_together` says so
+        return False
+
+
+def _misplaced(pair: Pair, path: Path) -> Finding:
+    """Vessel labels in a folder of masks: many copies call labels so."""
+    folder = path.parent
+    what = f"shows vessels: {folder.name} is read as the folder of field-of-view masks"
+    if pair.vessels is not None:
+        do = f"exchange {pair.vessels.parent.name} and {folder.name} if they were mixed up, or remove it"
+    else:
+        split = folder.parent.name.lower() in chain.from_iterable(SPLITS.values())
+        do = f"rename the folder {folder.name} to {VESSELS[0] if split else LABELS[0]}"
+    return Finding(ERROR, "fov-is-label", what, do, [path])
 
 
 def _together(result: Inspected, image: np.ndarray) -> None:
