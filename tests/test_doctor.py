@@ -294,6 +294,11 @@ def mismatched(root):
         (labels(root) / f"{old}_manual1.gif").rename(labels(root) / f"{new}_manual1.gif")
 
 
+def all_shifted(root):
+    for number in (21, 22, 23, 25, 28, 29, 30, 31):
+        grey(255)(tree(number + 4)).save(labels(root) / f"{number}_manual1.gif")
+
+
 def mirrored(root):
     file = labels(root) / "23_manual1.gif"
     with Image.open(file) as picture:
@@ -354,7 +359,8 @@ FAULTS = {  # what is done, the code, the level, how many files are named, what 
     empty_file: ("empty-file", "error", 1, "again"),
     test_among_training: ("test-among-training", "error", 2, "both|test"),
     renumbered: ("renumbered", "error", 2, "another number"),
-    mismatched: ("mismatched", "warning", 2, "fits 2[12]_training.tif"),
+    mismatched: ("mismatched", "error", 2, "21_manual1.gif on DRIVE's training 22"),
+    all_shifted: ("mismatched", "error", 8, "25_manual1.gif on DRIVE's training 29|and 5 more"),
     mirrored: ("mismatched", "warning", 1, "is mirrored"),
     fov_disagrees: ("fov-disagrees", "warning", 1, "own mask"),
     vessels_outside: ("vessels-outside", "warning", 1, "outside"),
@@ -406,6 +412,15 @@ def test_one_fault_is_one_finding_whatever_its_share(few):
 def test_a_missing_folder_is_named_whole(few):
     shutil.rmtree(labels(few))
     assert f"error: {labels(few)} holds no vessel labels" in str(checked(few))
+
+
+def test_exchanged_labels_of_one_s_own_photographs_are_an_error(tmp_path):
+    files = {f"images/{n}.png": photograph(n + 500) for n in range(1, 5)}
+    files |= {f"labels/{n}.png": tree({1: 2, 2: 1}.get(n, n) + 500) for n in range(1, 5)}
+    report = checked(write_files(tmp_path / "mine", files))
+    faults = [fault for fault in report.findings if fault.code == "mismatched"]
+    assert report.code == 2 and {fault.level for fault in faults} == {"error"}
+    assert {fault.files[0].name: fault.what[-5:] for fault in faults} == {"1.png": "2.png", "2.png": "1.png"}
 
 
 def test_strays_and_capitals_are_notes(few):

@@ -16,13 +16,14 @@ from typing import Any
 from drive_unet.data.archives import is_image, is_junk, unpack
 from drive_unet.data.drive_copies import DRIVE, is_rite, zips
 from drive_unet.data.find import DriveFolder, called, find_dataset
-from drive_unet.data.known import count_of
+from drive_unet.data.known import Known, count_of
 from drive_unet.data.layouts import EMBEDDED, NAMED
 from drive_unet.data.pairing import AGAIN, Pair, listed
 from drive_unet.data.store import each
 from drive_unet.doctor.inspection import (
     ERROR,
     NOTE,
+    OWN_LABEL,
     WARNING,
     Finding,
     Inspected,
@@ -267,9 +268,7 @@ def _drive(
         what = "are DRIVE's photographs, mirrored or turned"
         findings.append(_about(ERROR, "turned-copies", what, turned))
     if renamed:
-        pairs = [
-            f"{part.pair.image.name} is DRIVE's {part.known.split} {part.known.name}" for part in renamed
-        ]
+        pairs = [f"{part.pair.image.name} is {_official(part.known)}" for part in renamed]
         findings.append(
             _about(ERROR, "renumbered", f"have another number than DRIVE's: {listed(pairs, 3)}", renamed)
         )
@@ -328,6 +327,11 @@ def _about(level: str, code: str, what: str, parts: Iterable[Inspected]) -> Find
     return Finding(level, code, what, "download the official archive", [part.pair.image for part in parts])
 
 
+def _official(photograph: Known) -> str:
+    """A known photograph in words: "DRIVE's training 21", "HRF's 01_h"."""
+    return " ".join(filter(None, (f"{photograph.dataset}'s", photograph.split, photograph.name)))
+
+
 def _number(name: str) -> int:
     digits = "".join(letter for letter in name if letter.isdigit())
     return int(digits) if digits else -1
@@ -337,10 +341,16 @@ def _own_labels(inspected: list[Inspected]) -> list[Finding]:
     """Labels and masks of known photographs that are not their dataset's own."""
     findings = []
     for kind, words in (("vessels", "vessel labels"), ("fov", "field-of-view masks")):
-        files = [getattr(part.pair, kind) for part in inspected if part.own.get(kind) is False]
+        others = [part for part in inspected if part.own.get(kind) is False]
+        files = [getattr(part.pair, kind) for part in others if kind == "fov" or part.owner is None]
         what = f"are not the official {words}: redrawn, resized, converted with loss, or of another observer"
         if files:
             findings.append(Finding(WARNING, f"other-{kind}", what, AGAIN, files))
+    astray = [part for part in inspected if part.owner is not None]
+    if astray:
+        owners = [f"{part.pair.vessels.name} on {_official(part.owner)}" for part in astray]
+        what = f"{'were' if len(astray) > 1 else 'was'} drawn on another photograph: {listed(owners, 3)}"
+        findings.append(Finding(ERROR, "mismatched", what, OWN_LABEL, [part.pair.vessels for part in astray]))
     return findings
 
 

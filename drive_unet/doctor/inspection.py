@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from drive_unet.data.by_names import SPLITS
 from drive_unet.data.decoding import decode, grey_levels
+from drive_unet.data.drive_copies import DRIVE, NUMBERS
 from drive_unet.data.known import Known, checksum, is_known_label, photograph_of
 from drive_unet.data.pairing import LABELS, VESSELS, Pair
 from drive_unet.data.reading import check_fov, check_vessels, read_image, read_mask
@@ -25,6 +26,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 # The brightness of what is labelled, in standard deviations of the photograph without its shading: -0.67 or
 # less in DRIVE's training photographs and painted ones, within 0.15 of 0 for labels of another photograph.
 _CONTRAST = -0.3
+OWN_LABEL = "put the label there that was drawn on this photograph"
 _AGREEMENT = 0.9  # of a field of view with the one that the photograph shows: .99 in DRIVE
 _OUTSIDE = 0.02  # share of the vessels outside the field of view: at most .003 in DRIVE
 _USUAL = (0.01, 0.35)  # share of the field of view that vessels take: .09 to .17 in DRIVE
@@ -62,6 +64,7 @@ class Inspected:
         mark: checksum of the photograph's pixels.
         known: which known photograph it is.
         own: by kind ("vessels", "fov") whether a known photograph has its dataset's own mask.
+        owner: which other known photograph the vessel labels were drawn on, by their pixels.
         masks: what was read, while the files are inspected.
         findings: in the order of the files.
         thin: the thinned-out photograph without its shading and its label, for comparisons with others.
@@ -75,6 +78,7 @@ class Inspected:
     mark: str = ""
     known: Known | None = None
     own: dict[str, bool | None] = field(default_factory=dict)
+    owner: Known | None = None
     masks: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     findings: list[Finding] = field(default_factory=list)
     thin: tuple[np.ndarray, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
@@ -135,10 +139,22 @@ def inspect(pair: Pair, split: str, smooth: bool, keep: bool = True) -> Inspecte
         for kind in ("vessels", "fov"):
             if kind in result.masks:
                 result.own[kind] = is_known_label(result.masks[kind], result.known, kind)
+        if result.own.get("vessels") is False:
+            result.owner = _owner(result.masks["vessels"], result.known)
     result.masks.clear()
     if not keep and result.contrast < _CONTRAST:
         result.thin = None
     return result
+
+
+def _owner(vessels: np.ndarray, photograph: Known) -> Known | None:
+    """The photograph of the same dataset on which these labels were drawn; None where it is not on record."""
+    if photograph.dataset == DRIVE.name:
+        names = [(split, f"{number:02d}") for split, numbers in NUMBERS.items() for number in numbers]
+    else:
+        names = [("", f"{number:02d}_{kind}") for number in range(1, 16) for kind in ("dr", "g", "h")]
+    others = (Known(photograph.dataset, *name) for name in names)
+    return next((other for other in others if is_known_label(vessels, other)), None)
 
 
 def _mask(result: Inspected, kind: str, path: Path, image: np.ndarray, smooth: bool) -> None:
@@ -268,25 +284,31 @@ def contrast(flat: np.ndarray, vessels: np.ndarray, fov: np.ndarray) -> float:
 
 
 def compare_labels(inspected: list[Inspected]) -> None:
-    """Add a finding where vessels are drawn where a photograph is not dark, and whose label it may be."""
+    """Add a finding where vessels are drawn where a photograph is not dark, and whose label it may be.
+
+    It is an error where the label is found to be that of another photograph.
+    """
     labelled = [part for part in inspected if part.thin is not None]
     for part in labelled:
         flat, vessels, fov = part.thin
-        if part.contrast < _CONTRAST:
+        if part.contrast < _CONTRAST or part.owner is not None:
             continue
         views = {"mirrored": vessels[:, ::-1], "upside down": vessels[::-1]}
         views["turned by 180 degrees"] = vessels[::-1, ::-1]
-        belongs = [words for words, view in views.items() if contrast(flat, view, fov) < _CONTRAST]
-        others = [other for other in labelled if other is not part and other.thin[1].shape == vessels.shape]
-        owner = next(
-            (o.pair.image.name for o in others if contrast(o.thin[0], vessels, o.thin[2]) < _CONTRAST), None
-        )
-        why = f", and is {belongs[0]}" if belongs else f", and fits {owner}" if owner else ""
+        fits = [(contrast(flat, view, fov), f"is {words}", WARNING) for words, view in views.items()]
+        fits += [
+            (contrast(other.thin[0], vessels, other.thin[2]), f"fits {other.pair.image.name}", ERROR)
+            for other in labelled
+            if other is not part and other.thin[1].shape == vessels.shape
+        ]
+        best, why, level = min(fits)
+        if best >= _CONTRAST:
+            why, level = "", WARNING
         part.add(
-            WARNING,
+            level,
             "mismatched",
-            f"marks vessels where its photograph is not darker{why}",
-            "put the label there that was drawn on this photograph",
+            f"marks vessels where its photograph is not darker{why and f', and {why}'}",
+            OWN_LABEL,
             part.pair.vessels,
         )
 
