@@ -32,6 +32,12 @@ from drive_unet.doctor import copies as doctor
 
 pytestmark = pytest.mark.usefixtures("own_places")
 
+HRF = {
+    f"{number:02d}_{kind}": 700 + 10 * number + place
+    for number in range(1, 4)
+    for place, kind in enumerate(("h", "dr", "g"))
+}
+
 
 @pytest.fixture
 def own_places(tmp_path_factory, monkeypatch):
@@ -47,9 +53,14 @@ def own_places(tmp_path_factory, monkeypatch):
         "vessels": {f"training/{number:02d}": known.checksum(tree(number)) for number in TRAINING},
         "fov": {f"{split}/{number:02d}": known.checksum(disc()) for split, number in splits},
     }
+    hrf = {
+        "size": list(SIZE),
+        "image": {name: known.checksum(photograph(number)) for name, number in HRF.items()},
+        "vessels": {name: known.checksum(tree(number)) for name, number in HRF.items()},
+    }
     for function in (known._photographs, known._sizes):
         function.cache_clear()
-    monkeypatch.setattr(known, "_table", lambda: {"DRIVE": table})
+    monkeypatch.setattr(known, "_table", lambda: {"DRIVE": table, "HRF": hrf})
     yield
     for function in (known._photographs, known._sizes):
         function.cache_clear()
@@ -172,6 +183,50 @@ def test_hrf_and_chase_by_names_and_sizes(tmp_path):
     assert checked(write_files(tmp_path / "CHASE", files)).kind == "CHASE_DB1"
 
 
+def write_hrf(folder, names=HRF, look=lambda pixels: pixels):
+    files = {f"images/{name}.png": look(photograph(HRF[name])) for name in names}
+    files |= {f"manual1/{name}.png": look(tree(HRF[name])) for name in names}
+    return write_files(folder, files)
+
+
+def test_hrf_is_known_by_its_pixels_as_drive_is(tmp_path):
+    flipped = checked(write_hrf(tmp_path / "flipped", look=np.fliplr))
+    assert flipped.code == 2 and len(finding(flipped, "turned-copies").files) == 9
+    renumbered = write_hrf(tmp_path / "renumbered")
+    for folder in ("images", "manual1"):
+        for old, new in (("01_h", "x"), ("02_h", "01_h"), ("x", "02_h")):
+            (renumbered / folder / f"{old}.png").rename(renumbered / folder / f"{new}.png")
+    report = checked(renumbered)
+    assert report.code == 2 and "01_h.png is HRF's 02_h" in finding(report, "renumbered").what
+    (flipped.path / "manual1").rename(flipped.path / "labels")
+    own = finding(checked(flipped.path), "hrfs-photographs")
+    assert own.what.startswith("are HRF's photographs, 9 of them mirrored or turned")
+
+
+def test_a_refused_copy_of_hrf_stays_hrf(tmp_path):
+    folder = write_hrf(tmp_path / "HRF")
+    (folder / "manual1" / "02_dr.png").unlink()
+    report = checked(folder)
+    assert report.kind == "HRF, 9 of 45 photographs" and report.labelled == {"training": 8}
+    assert codes(report, "error") == {"lacks-vessels"}
+    assert [file.name for file in finding(report, "lacks-vessels").files] == ["02_dr.png"]
+
+
+def test_words_tell_photographs_of_one_number_apart(tmp_path):
+    names = ("01_a", "01_b", "02_a")
+    files = {f"images/{name}.png": photograph(number + 500) for number, name in enumerate(names)}
+    files |= {f"labels/{name}_mask.png": tree(number + 500) for number, name in enumerate(names[:2])}
+    report = checked(write_files(tmp_path / "mine", files))
+    assert codes(report) == {"lacks-vessels"} and report.labelled == {"training": 2}
+
+
+@pytest.mark.parametrize("spoil", ["twice", "test_among_training", "turned_photograph"])
+def test_one_photograph_astray_makes_no_mirror(few, spoil):
+    globals()[spoil](few)
+    report = checked(few)
+    assert report.kind == doctor.PART and report.code == 2
+
+
 def test_painted_and_own_photographs(root, tmp_path):
     (root / "manifest.json").write_text('{"generator": "drive_unet.painter"}')
     assert (checked(root).kind, checked(root).code) == ("the embedded painted dataset", 0)
@@ -273,6 +328,11 @@ def no_fov(root):
 
 def no_masks(root):
     shutil.rmtree(root / "training" / "mask")
+
+
+def turned_photograph(root):
+    file = root / "training" / "images" / "21_training.tif"
+    Image.fromarray(photograph(21)[:, ::-1]).save(file)
 
 
 def empty_file(root):

@@ -274,6 +274,15 @@ def key_of(file: Path) -> str | tuple[int, str]:
     return _leading(file.stem) or _stem(file)
 
 
+def keys_of(photographs: Iterable[Path]) -> Callable[[Path], str | tuple[int, str]]:
+    """`key_of`, or the name's stem where photographs of one number differ by words, as 01_h and 01_dr do."""
+    earlier: dict[str | tuple[int, str], Path] = {}
+    differ = [
+        _words(earlier.setdefault(key_of(file), file).stem) != _words(file.stem) for file in photographs
+    ]
+    return _stem if any(differ) else key_of
+
+
 def person(name: str) -> str:
     """Whose photograph it is, as far as its name says: the name without the side of the eye.
 

@@ -17,7 +17,7 @@ from drive_unet.data.archives import is_image, is_junk, unpack
 from drive_unet.data.drive_copies import DRIVE, is_rite, zips
 from drive_unet.data.find import DriveFolder, called, find_dataset
 from drive_unet.data.known import Known, count_of
-from drive_unet.data.layouts import EMBEDDED, NAMED
+from drive_unet.data.layouts import EMBEDDED, NAMED, PUBLISHED
 from drive_unet.data.pairing import AGAIN, Pair, listed
 from drive_unet.data.store import each
 from drive_unet.doctor.inspection import (
@@ -197,9 +197,9 @@ def _examine(
     rite = any(is_rite(folder) for tree in trees for folder in _folders(tree))
     if dataset is not None:
         jobs = [(pair, "training") for pair in dataset.training] + [(pair, "test") for pair in dataset.test]
-        smooth = dataset.smooth
+        smooth, layout = dataset.smooth, dataset.kind
     else:
-        jobs, missing = survey(trees)
+        jobs, missing, layout = survey(trees)
         smooth = True
         report.findings += missing
     few = len(jobs) <= _KEEP
@@ -221,7 +221,7 @@ def _examine(
     report.findings += _twice(inspected)
     report.findings += _own_labels(inspected)
     report.findings += _without_masks(dataset, inspected)
-    report.kind, findings = _kind(dataset, inspected, rite, report)
+    report.kind, findings = _kind(layout, inspected, rite, report)
     report.findings += findings
     if refusal is not None and ERROR not in {finding.level for finding in report.findings}:
         report.findings.append(refusal)
@@ -233,45 +233,34 @@ def _examine(
 
 
 def _kind(
-    dataset: DriveFolder | None, inspected: list[Inspected], rite: bool, report: DataReport
+    layout: str | None, inspected: list[Inspected], rite: bool, report: DataReport
 ) -> tuple[str, list[Finding]]:
     """What a copy is, and what follows from it."""
     if rite:
         what = "its training labels were modified and its test labels are the second observer's"
         return RITE, [Finding(ERROR, "rite", what, "download DRIVE itself")]
-    if dataset is not None and dataset.kind == EMBEDDED:
+    if layout == EMBEDDED:
         return called(EMBEDDED), []
     known = [part for part in inspected if part.known is not None and part.known.dataset == DRIVE.name]
-    named = dataset is None or dataset.kind == DRIVE.name
-    if known and named:
+    if known and layout in (None, DRIVE.name):
         return _drive(inspected, known, report)
-    if dataset is None:
+    if layout is None:
         return UNKNOWN, []
-    if dataset.kind == DRIVE.name:
+    if layout == DRIVE.name:
         sizes = {part.size for part in inspected if part.size}
         why = "they were resized" if DRIVE.size not in sizes else "they were compressed again with loss"
         what = f"no photograph has DRIVE's pixels: {why}, or are others"
         return CONVERTED, [Finding(WARNING, "converted", what, "download DRIVE itself")]
-    return _published(dataset, inspected, bool(known))
+    return _published(layout, inspected)
 
 
 def _drive(
     inspected: list[Inspected], known: list[Inspected], report: DataReport
 ) -> tuple[str, list[Finding]]:
     """Which of DRIVE's copies it is, of whose photographs some are known."""
-    findings = []
-    turned = [part for part in known if part.known.turned]
-    renamed = [part for part in known if int(part.known.name) != _number(part.pair.name)]
+    findings, turned, renamed = _moved(DRIVE.name, known)
     astray = [part for part in known if part.known.split == "test" and part.split == "training"]
     foreign = [part for part in inspected if part.known is None and part.size]
-    if turned:
-        what = "are DRIVE's photographs, mirrored or turned"
-        findings.append(_about(ERROR, "turned-copies", what, turned))
-    if renamed:
-        pairs = [f"{part.pair.image.name} is {_official(part.known)}" for part in renamed]
-        findings.append(
-            _about(ERROR, "renumbered", f"have another number than DRIVE's: {listed(pairs, 3)}", renamed)
-        )
     if astray:
         what = "are official test photographs: scores on DRIVE's test set would be scores on what was learned"
         findings.append(_about(ERROR, "test-among-training", what, astray))
@@ -279,9 +268,9 @@ def _drive(
         findings.append(
             _about(WARNING, "foreign", "are none of DRIVE's photographs, by their pixels", foreign)
         )
-    if turned or renamed or astray:
+    if 2 * len({id(part) for part in turned + renamed}) > len(known):
         return MIRROR, findings
-    by_split = Counter(part.known.split for part in known)
+    by_split = Counter(photograph.split for photograph in {part.known for part in known})
     whole = all(by_split[split] == count_of(DRIVE.name, split) for split in ("training", "test"))
     plain = all(part.pair.image.suffix.lower() == ".tif" for part in inspected) and all(
         path.suffix.lower() == ".gif"
@@ -303,14 +292,39 @@ def _drive(
     return OFFICIAL, [*findings, Finding(NOTE, "no-test-labels", what)]
 
 
-def _published(dataset: DriveFolder, inspected: list[Inspected], drives: bool) -> tuple[str, list[Finding]]:
+def _moved(dataset: str, known: list[Inspected]) -> tuple[list[Finding], list[Inspected], list[Inspected]]:
+    """Photographs of a dataset that lie otherwise than there, or have another name; and what to say."""
+    findings = []
+    turned = [part for part in known if part.known.turned]
+    if dataset == DRIVE.name:
+        renamed = [part for part in known if int(part.known.name) != _number(part.pair.name)]
+    else:
+        renamed = [part for part in known if part.known.name != part.pair.name.lower()]
+    if turned:
+        what = f"are {dataset}'s photographs, mirrored or turned"
+        findings.append(_about(ERROR, "turned-copies", what, turned))
+    if renamed:
+        pairs = [f"{part.pair.image.name} is {_official(part.known)}" for part in renamed]
+        what = f"have another number than {dataset}'s: {listed(pairs, 3)}"
+        findings.append(_about(ERROR, "renumbered", what, renamed))
+    return findings, turned, renamed
+
+
+def _published(layout: str, inspected: list[Inspected]) -> tuple[str, list[Finding]]:
     """Another dataset that is known by the names of its files, or somebody's own photographs."""
-    findings, name = [], called(dataset.kind)
-    if drives:
-        what = "are DRIVE's photographs: scores on DRIVE would be scores on what was learned"
-        parts = [part for part in inspected if part.known is not None and part.known.dataset == DRIVE.name]
-        findings.append(_about(WARNING, "drives-photographs", what, parts))
-    published = next((layout for layout in NAMED if layout.name == dataset.kind), None)
+    findings, name = [], called(layout)
+    for dataset in (row.name for row in PUBLISHED):
+        parts = [part for part in inspected if part.known is not None and part.known.dataset == dataset]
+        if dataset == layout:
+            findings += _moved(dataset, parts)[0]
+        elif parts:
+            turned = [part for part in parts if part.known.turned]
+            lie = f", {len(turned)} of them mirrored or turned" if turned else ""
+            what = (
+                f"are {dataset}'s photographs{lie}: scores on {dataset} would be scores on what was learned"
+            )
+            findings.append(_about(WARNING, f"{dataset.lower()}s-photographs", what, parts))
+    published = next((row for row in NAMED if row.name == layout), None)
     if published is None:
         return name, findings
     count, size, present = published.photographs, published.size, len(inspected)
@@ -318,7 +332,7 @@ def _published(dataset: DriveFolder, inspected: list[Inspected], drives: bool) -
         name += f", {present} of {count} photographs"
     other = [part for part in inspected if part.size and size and part.size != size]
     if other:
-        what = f"are not {size[1]}x{size[0]} (width x height), as {dataset.kind} is: they were resized or cut"
+        what = f"are not {size[1]}x{size[0]} (width x height), as {layout} is: they were resized or cut"
         findings.append(_about(WARNING, "other-size", what, other))
     return name, findings
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from drive_unet.data.archives import is_image, is_junk
-from drive_unet.data.by_names import SPLITS
+from drive_unet.data.by_names import _KINDS, SPLITS, _labels, _matching, image_files
+from drive_unet.data.drive_copies import DEPTH, inner_folder
+from drive_unet.data.layouts import NAMED, Layout
 from drive_unet.data.pairing import (
     AGAIN,
     FOV,
@@ -18,25 +21,74 @@ from drive_unet.data.pairing import (
     Pair,
     child,
     images,
-    key_of,
+    keys_of,
 )
 from drive_unet.doctor.inspection import ERROR, Finding
+from drive_unet.errors import DataError
 
 _DEPTH = 6
+_WORDS = {"vessels": "vessel labels", "fov": "field-of-view masks", "second": "second labels"}
 _MOST = 5000  # photographs that are checked of a copy that cannot be used
 
 
-def survey(trees: Iterable[Path]) -> tuple[list[tuple[Pair, str]], list[Finding]]:
-    """The photographs with their splits, "training" or "test", and what is missing or exists twice."""
+def survey(trees: Iterable[Path]) -> tuple[list[tuple[Pair, str]], list[Finding], str | None]:
+    """The photographs with their splits, "training" or "test"; what is missing or exists twice; and which
+    published dataset it is by the names of its files, if any.
+    """
     jobs: list[tuple[Pair, str]] = []
     findings: list[Finding] = []
+    name = None
     for tree in trees:
+        published = _published(tree)
+        if published is not None:
+            name, parts, missing = published
+            jobs += parts
+            findings += missing
+            continue
         for folder in _holders(tree, _DEPTH):
             pairs, missing = _paired(folder)
             split = "test" if folder.name.lower() in SPLITS["test"] else "training"
             jobs += [(pair, split) for pair in pairs]
             findings += missing
-    return jobs[:_MOST], findings
+    return jobs[:_MOST], findings, name
+
+
+def _published(tree: Path) -> tuple[str, list[tuple[Pair, str]], list[Finding]] | None:
+    """What there is of a dataset that is known by the names of its files; None if it is none."""
+    folder: Path | None = tree
+    try:
+        for _ in range(DEPTH):
+            files = image_files(folder)
+            for layout in NAMED:
+                kinds = {kind: _matching(getattr(layout, kind), folder, files) for kind in _KINDS}
+                if any(kinds["image"][split].keys() & _labels(kinds, split)[0].keys() for split in SPLITS):
+                    return _incomplete(layout, kinds)
+            folder = inner_folder(folder)
+            if folder is None:
+                break
+    except DataError:  # of files that exist twice and datasets side by side; the loaders say it
+        pass
+    return None
+
+
+def _incomplete(
+    layout: Layout, kinds: dict[str, dict[str, dict[str, Path]]]
+) -> tuple[str, list[tuple[Pair, str]], list[Finding]]:
+    """The photographs of a published dataset, and what their labels and masks lack."""
+    jobs: list[tuple[Pair, str]] = []
+    findings: list[Finding] = []
+    for split in SPLITS:
+        photographs = kinds["image"][split]
+        labels, coloured = _labels(kinds, split)
+        masks = {"vessels": labels, "fov": kinds["fov"][split], "second": kinds["second"][split]}
+        for kind, files in masks.items():
+            if files:
+                place = next(iter(files.values())).parent
+                findings += _unmatched(photographs, files, kind, place)
+        for key, file in photographs.items():
+            vessels, fov, second = (files.get(key) for files in masks.values())
+            jobs.append((Pair(file.stem, file, vessels, fov, second, coloured), split))
+    return layout.name, jobs, findings
 
 
 def _holders(folder: Path, depth: int) -> Iterator[Path]:
@@ -54,29 +106,21 @@ def _holders(folder: Path, depth: int) -> Iterator[Path]:
 def _paired(folder: Path) -> tuple[list[Pair], list[Finding]]:
     """The photographs of a folder with `images`, and what their labels and masks lack."""
     findings: list[Finding] = []
-    photographs = _by_key(child(folder, IMAGES), findings)
+    image_dir = child(folder, IMAGES)
+    key = keys_of(images(image_dir))
+    photographs = _by_key(image_dir, key, findings)
     own = child(folder, VESSELS) is None
-    kinds = {
-        "vessels": ("vessel labels", child(folder, LABELS if own else VESSELS)),
-        "fov": ("field-of-view masks", child(folder, OWN_FOV if own else FOV)),
-        "second": ("second labels", child(folder, SECOND)),
+    places = {
+        "vessels": child(folder, LABELS if own else VESSELS),
+        "fov": child(folder, OWN_FOV if own else FOV),
+        "second": child(folder, SECOND),
     }
     masks: dict[str, dict[object, Path]] = {}
-    for kind, (words, place) in kinds.items():
-        if place is None or not images(place):
-            continue
-        masks[kind] = _by_key(place, findings)
-        lacking = [file for key, file in photographs.items() if key not in masks[kind]]
-        surplus = [file for key, file in masks[kind].items() if key not in photographs]
-        if lacking:
-            what = f"have no {words} in {place.name}"
-            findings.append(Finding(ERROR, f"lacks-{kind}", what, AGAIN, lacking))
-        if surplus:
-            what = "belong to no photograph"
-            findings.append(
-                Finding(ERROR, "surplus", what, "add the photographs, or move these away", surplus)
-            )
-    vessels, fov, second = (masks.get(kind, {}) for kind in kinds)
+    for kind, place in places.items():
+        if place is not None and images(place):
+            masks[kind] = _by_key(place, key, findings)
+            findings += _unmatched(photographs, masks[kind], kind, place)
+    vessels, fov, second = (masks.get(kind, {}) for kind in places)
     pairs = [
         Pair(file.stem, file, vessels.get(key), fov.get(key), second.get(key))
         for key, file in photographs.items()
@@ -84,13 +128,29 @@ def _paired(folder: Path) -> tuple[list[Pair], list[Finding]]:
     return pairs, findings
 
 
-def _by_key(folder: Path, findings: list[Finding]) -> dict[object, Path]:
+def _unmatched(
+    photographs: Mapping[Any, Path], files: Mapping[Any, Path], kind: str, place: Path
+) -> list[Finding]:
+    """Photographs without a file of a kind, and files without a photograph."""
+    findings = []
+    lacking = [file for key, file in photographs.items() if key not in files]
+    surplus = [file for key, file in files.items() if key not in photographs]
+    if lacking:
+        what = f"have no {_WORDS[kind]} in {place.name}"
+        findings.append(Finding(ERROR, f"lacks-{kind}", what, AGAIN, lacking))
+    if surplus:
+        do = "add the photographs, or move these away"
+        findings.append(Finding(ERROR, "surplus", "belong to no photograph", do, surplus))
+    return findings
+
+
+def _by_key(folder: Path, key: Callable[[Path], object], findings: list[Finding]) -> dict[object, Path]:
     """The images of a folder by number or name, each once."""
     files: dict[object, Path] = {}
     for file in images(folder):
         if not is_image(file.name):
             continue
-        earlier = files.setdefault(key_of(file), file)
+        earlier = files.setdefault(key(file), file)
         if earlier is not file:
             findings.append(
                 Finding(
