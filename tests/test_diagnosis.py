@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -276,3 +277,43 @@ def test_layers_stay_in_their_modes(eyes):
     model.encoder[0].eval()
     diagnose(model, eyes, steps=0)
     assert model.training and model.bottleneck.training and not model.encoder[0].training
+
+
+def test_numbers_that_are_not_finite_come_first(eyes):
+    model = network()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    page = diagnose(model, eyes, steps=2)
+    assert [finding.code for finding in page.findings if finding.level == "error"] == ["not-finite"]
+    assert "the weights encoder.0.0" in str(page) and "nan" not in str(page)
+    spoiled = [(image * float("nan"), vessels) for image, vessels, *_ in eyes]
+    assert "come from the photographs" in str(diagnose(network(), spoiled, steps=2))
+
+
+def test_inverted_labels_are_no_field_of_view(eyes):
+    inverted = [(image, 1 - vessels, fov) for image, vessels, fov, *_ in eyes]
+    page = diagnose(network(), inverted, steps=0)
+    assert "label-inverted" in codes(page) and "label-is-fov" not in codes(page)
+
+
+def test_the_page_tells_its_own_steps_and_shares(eyes):
+    assert "by heart, 3 steps" in str(diagnose(network(), eyes, steps=3))
+    whole = [(image, torch.ones_like(vessels)) for image, vessels, *_ in eyes]
+    assert "by photograph: 100.0%" in str(diagnose(network(), whole, steps=0))
+
+
+def test_a_frozen_network_and_one_of_another_kind_are_told(eyes):
+    frozen = network().requires_grad_(False)
+    assert "frozen" in codes(diagnose(frozen, eyes, steps=2))
+    with torch.no_grad():
+        assert "no-gradient" not in codes(diagnose(network(), eyes, steps=2))
+    for other, given in (
+        (nn.Conv2d(3, 2, 1), "(1, 2, "),
+        (nn.AvgPool2d(2), "(1, 3, "),
+        (nn.Identity(), "(1, 3, "),
+    ):
+        with pytest.raises(DataError, match=re.escape(given)):
+            diagnose(other, eyes)
+    blind = [(image, vessels, torch.zeros_like(vessels)) for image, vessels, *_ in eyes]
+    with pytest.raises(DataError, match="the field of view is empty"):
+        diagnose(network(), blind)

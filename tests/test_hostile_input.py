@@ -23,6 +23,7 @@ from safetensors.torch import save
 
 from drive_unet.commands.main import main
 from drive_unet.data import DRIVEDataset, read_image
+from drive_unet.data.archives import unpack
 from drive_unet.data.find import find_dataset
 from drive_unet.errors import DataError
 from drive_unet.models import UNet
@@ -291,3 +292,24 @@ def test_pixels_never_leave_their_range(tmp_path):
     Image.fromarray(np.full((20, 20), np.inf, np.float32)).save(tmp_path / "inf.tif")
     with pytest.raises(DataError, match="inf.tif holds values that are not numbers"):
         read_image(tmp_path / "inf.tif")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_the_archive_s_fault_and_not_the_cache_s(tmp_path, method):
+    path = tmp_path / "training.zip"
+    with zipfile.ZipFile(path, "w", method) as opened:
+        opened.writestr("training/images/21_training.tif", np.random.default_rng(0).bytes(5000))
+    content = bytearray(path.read_bytes())
+    content[300:400] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"training\.zip is not a complete zip archive"):
+        unpack(path)
+
+
+def test_a_file_that_is_a_folder_as_well_is_refused(tmp_path):
+    path = tmp_path / "training.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        for name in ("labels/21.gif", "labels/21.gif/x.tif"):
+            opened.writestr(name, b"x")
+    with pytest.raises(DataError, match="as a file and as a folder"):
+        unpack(path)

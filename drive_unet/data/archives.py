@@ -14,7 +14,9 @@ import tempfile
 import time
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from drive_unet.data.cache import cache_folder
 from drive_unet.errors import DataError
@@ -123,6 +125,12 @@ def _vetted(archive: Path, opened: zipfile.ZipFile) -> dict[PurePosixPath, zipfi
         if seen.setdefault(str(path).lower(), name) != name or path in wanted:
             raise DataError(f"{archive} holds {name!r} twice: download the official archive")
         wanted[path] = member
+    for path in wanted:
+        if any(parent in wanted for parent in path.parents):
+            raise DataError(
+                f"{archive} holds {str(path.parent)!r} as a file and as a folder: download the official "
+                "archive"
+            )
     if not wanted:
         raise DataError(
             f"{archive} holds no images (DRIVE's archives hold training/images and test/images): if there "
@@ -170,7 +178,7 @@ def _extract(
             file = work / "set" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(member) as source, file.open("xb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+                sink.writelines(_blocks(source))
         if target.exists():  # damaged since, or just made by another process: either way this one is whole
             os.replace(target, work / "damaged")
         try:
@@ -187,6 +195,18 @@ def _extract(
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _blocks(source: IO[bytes]) -> Iterator[bytes]:
+    """What is in a member of an archive; BadZipFile where that is damaged, whatever else is raised."""
+    while True:
+        try:
+            block = source.read(1 << 20)
+        except Exception as error:  # zlib.error, OSError of bzip2, LZMAError
+            raise zipfile.BadZipFile(str(error)) from error
+        if not block:
+            return
+        yield block
 
 
 def _sweep(folder: Path) -> None:

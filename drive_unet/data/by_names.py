@@ -15,6 +15,7 @@ from drive_unet.errors import DataError
 SPLITS = {"training": ("training", "train"), "test": ("test", "testing")}  # and what their folders are called
 _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 _KINDS = ("image", "vessels", "colours", "fov", "second")
+Kinds = dict[str, dict[str, dict[str, Path]]]
 _DEPTH = 3  # train/Original/1_A.png
 _MOST = 100_000  # images below a folder; a dataset has fewer, a whole disk more
 
@@ -59,13 +60,13 @@ def by_names(layout: Layout, folder: Path, files: dict[str, Path]) -> dict[str, 
     Raises:
         DataError: if a photograph lacks a file that others have, a file its photograph, or one exists twice.
     """
-    kinds = {kind: _matching(getattr(layout, kind), folder, files) for kind in _KINDS}
-    if not any(kinds["image"][split].keys() & _labels(kinds, split)[0].keys() for split in SPLITS):
+    kinds = files_by_kind(layout, folder, files)
+    if kinds is None:
         return None
     pairs: dict[str, tuple[Pair, ...]] = {}
     for split in SPLITS:
         photographs = kinds["image"][split]
-        vessels, coloured = _labels(kinds, split)
+        vessels, coloured = labels_of(kinds, split)
         labels = []
         for what, by_key in (
             ("vessel labels", vessels),
@@ -88,11 +89,22 @@ def by_names(layout: Layout, folder: Path, files: dict[str, Path]) -> dict[str, 
     return pairs
 
 
+def files_by_kind(layout: Layout, folder: Path, files: dict[str, Path]) -> Kinds | None:
+    """The files of a layout by kind, such as "image", by split, and by what those of a photograph share.
+
+    Returns:
+        None where no photograph and no label belong together: the files are not of this layout.
+    """
+    kinds = {kind: _matching(getattr(layout, kind), folder, files) for kind in _KINDS}
+    together = (kinds["image"][split].keys() & labels_of(kinds, split)[0].keys() for split in SPLITS)
+    return kinds if any(together) else None
+
+
 def _name(file: Path) -> str:
     return file.stem
 
 
-def _labels(kinds: dict[str, dict[str, dict[str, Path]]], split: str) -> tuple[dict[str, Path], bool]:
+def labels_of(kinds: Kinds, split: str) -> tuple[dict[str, Path], bool]:
     """The labels of a split, plain ones rather than coloured ones, and whether they are coloured."""
     plain, coloured = kinds["vessels"][split], kinds["colours"][split]
     return (plain, False) if plain or not coloured else (coloured, True)

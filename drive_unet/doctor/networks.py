@@ -23,7 +23,7 @@ from drive_unet.metrics.exact import count
 from drive_unet.models import evaluating
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.training.processes import callers_generators
-from drive_unet.training.watch import likely_causes
+from drive_unet.training.watch import first_not_finite, likely_causes
 
 PHOTOGRAPHS = 4  # that are looked at
 STEPS, SIDE = 60, 128  # of the attempt to learn one picture by heart, and of that picture, in pixels
@@ -43,7 +43,7 @@ class Diagnosis:
         label_share: of each photograph looked at, the share of its field of view that is vessel.
         probabilities: shares of vessel pixels and of all others in ten bins of probability, two rows.
         called: share of the pixels that is called vessel at the network's threshold.
-        heart: Dice on one picture before and after it was to be learned by heart, and the two losses.
+        heart: Dice on one picture before and after it was to be learned by heart, the two losses, the steps.
         gradients: of each layer's weights the gradient's size over the weights' own.
         sweep: thresholds and the Dice that each gives, two rows.
         sees: how many pixels wide the square is that an output pixel depends on; None where it is larger
@@ -93,9 +93,9 @@ class Diagnosis:
             )
         if self.heart:
             lines.append(
-                f"\nOne picture by heart, {STEPS} steps: loss {self.heart['loss before']:.3f} to "
-                f"{self.heart['loss after']:.3f}, Dice {self.heart['before']:.2f} to "
-                f"{self.heart['after']:.2f}"
+                f"\nOne picture by heart, {self.heart['steps']:g} steps: loss "
+                f"{self.heart['loss before']:.3f} to {self.heart['loss after']:.3f}, Dice "
+                f"{self.heart['before']:.2f} to {self.heart['after']:.2f}"
             )
         sees = "more pixels than were tried" if self.sees is None else f"{self.sees}x{self.sees} pixels"
         updates = "" if self.updates is None else f"; training steps so far: {self.updates}"
@@ -133,21 +133,23 @@ def diagnose(model: nn.Module, dataset: Any, *, steps: int = STEPS, seed: int = 
         The page.
 
     Raises:
-        DataError: if the dataset is empty, has no labels, or its items are something else.
+        DataError: if the dataset is empty, has no labels, its items are something else, or the network does
+            not answer with logits of their size.
     """
     result = Diagnosis()
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     items = [_item(item, device) for item in _items(model, dataset)]
     with callers_generators():
         torch.manual_seed(seed)
-        usable = _labels(result, items)
-        with evaluating(model):
-            _sees(result, model, items[0][0])
-            probability = _predictions(result, model, items) if usable else None
-            if usable:
-                _gradients(result, model, items[0])
-            if usable and steps:
-                _by_heart(result, model, items[0], steps)
+        usable, probability = _labels(result, items), None
+        with evaluating(model), torch.enable_grad():
+            if _answers(result, model, items):
+                _sees(result, model, items[0][0])
+                probability = _predictions(result, model, items) if usable else None
+                if usable and _learns(result, model):
+                    _gradients(result, model, items[0])
+                    if steps:
+                        _by_heart(result, model, items[0], steps)
     notes = getattr(model, "notes", {}).get("training", {})
     if (words := str(notes.get("run", ""))).split(" steps")[0].isdigit():
         result.updates = int(words.split(" steps")[0])
@@ -194,6 +196,41 @@ def _item(item: Any, device: torch.device) -> Item:
     return image[None].float(), vessels[None].float(), (fov[None] > 0).float()
 
 
+def _answers(result: Diagnosis, model: nn.Module, items: list[Item]) -> bool:
+    """Whether the network answers as it is asked to, with numbers; where not, nothing follows from them."""
+    image, vessels, fov = items[0]
+    with torch.no_grad():
+        logits = model(image)
+    wanted = (len(image), 1, *vessels.shape[-2:])
+    given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if given != wanted:
+        raise DataError(
+            f"of {tuple(image.shape)} the network makes {given}, not logits {wanted}, one number a pixel: "
+            "give it one output channel and the size of its input"
+        )
+    if not any(bool((part[2] > 0).any()) for part in items):
+        raise DataError("the field of view is empty in each photograph, so nothing is learned: look at them")
+    for image, _, _ in items:
+        with torch.no_grad():
+            finite = torch.isfinite(image).all() and torch.isfinite(model(image)).all()
+        if not finite:
+            what = f"numbers that are not finite come from {first_not_finite(model, image)}"
+            result.findings.append(
+                Finding(ERROR, "not-finite", what, "look there; nothing else can be told before that")
+            )
+            return False
+    return True
+
+
+def _learns(result: Diagnosis, model: nn.Module) -> bool:
+    """Whether a training would change any weight."""
+    if any(weight.requires_grad for weight in model.parameters()):
+        return True
+    what = "no weight of the network is to be trained: it has none, or requires_grad is False for all"
+    result.findings.append(Finding(ERROR, "frozen", what, "model.requires_grad_(True) thaws them"))
+    return False
+
+
 def _labels(result: Diagnosis, items: list[Item]) -> bool:
     """Look at the labels; whether they are labels at all."""
     values = torch.cat([vessels.flatten() for _, vessels, _ in items]).cpu().numpy()
@@ -232,10 +269,22 @@ def _labels(result: Diagnosis, items: list[Item]) -> bool:
         else [False]
     )
     if all(solid):
-        what = "the labels are one filled disc each: field-of-view masks, not vessels"
-        do = "read DRIVE's 1st_manual, not mask (drive_unet.check_data tells which is which)"
-        result.findings.insert(0, Finding(ERROR, "label-is-fov", what, do))
-    result.label_share = [float((v[:, :1] > middle)[f > 0].float().mean()) for _, v, f in items]
+        corners = [label[0, 0, row, column] for _, label, _ in items for row in (0, -1) for column in (0, -1)]
+        if all(corner > middle for corner in corners):
+            code, what = (
+                "label-inverted",
+                "the labels are 1 where there is no vessel, outside the eye as well",
+            )
+            do = "turn them round: vessels are 1, and the background is 0"
+        else:
+            code, what = (
+                "label-is-fov",
+                "the labels are one filled disc each: field-of-view masks, not vessels",
+            )
+            do = "read DRIVE's 1st_manual, not mask (drive_unet.check_data tells which is which)"
+        result.findings.insert(0, Finding(ERROR, code, what, do))
+    vessel = middle if len(levels) > 1 else 0  # where there is one level, it is vessel if it is not 0
+    result.label_share = [float((v[:, :1] > vessel)[f > 0].float().mean()) for _, v, f in items]
     return binary and channels == 1 and len(levels) == 2
 
 
@@ -284,6 +333,7 @@ def _by_heart(result: Diagnosis, model: nn.Module, item: Item, steps: int) -> No
     image, vessels, fov = _crop(item)
     pupil = copy.deepcopy(model).train()
     optimizer = torch.optim.Adam(pupil.parameters(), lr=3e-3)
+    result.heart["steps"] = steps
     for step in range(steps + 1):
         logits = pupil(image).float()
         loss = bce_loss(logits, vessels, fov)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drive_unet.data.archives import is_image, is_junk
-from drive_unet.data.by_names import _KINDS, SPLITS, _labels, _matching, image_files
+from drive_unet.data.by_names import SPLITS, Kinds, files_by_kind, image_files, labels_of
 from drive_unet.data.drive_copies import DEPTH, inner_folder
 from drive_unet.data.layouts import NAMED, Layout
 from drive_unet.data.pairing import (
@@ -60,8 +60,8 @@ def _published(tree: Path) -> tuple[str, list[tuple[Pair, str]], list[Finding]] 
         for _ in range(DEPTH):
             files = image_files(folder)
             for layout in NAMED:
-                kinds = {kind: _matching(getattr(layout, kind), folder, files) for kind in _KINDS}
-                if any(kinds["image"][split].keys() & _labels(kinds, split)[0].keys() for split in SPLITS):
+                kinds = files_by_kind(layout, folder, files)
+                if kinds is not None:
                     return _incomplete(layout, kinds)
             folder = inner_folder(folder)
             if folder is None:
@@ -71,15 +71,13 @@ def _published(tree: Path) -> tuple[str, list[tuple[Pair, str]], list[Finding]] 
     return None
 
 
-def _incomplete(
-    layout: Layout, kinds: dict[str, dict[str, dict[str, Path]]]
-) -> tuple[str, list[tuple[Pair, str]], list[Finding]]:
+def _incomplete(layout: Layout, kinds: Kinds) -> tuple[str, list[tuple[Pair, str]], list[Finding]]:
     """The photographs of a published dataset, and what their labels and masks lack."""
     jobs: list[tuple[Pair, str]] = []
     findings: list[Finding] = []
     for split in SPLITS:
         photographs = kinds["image"][split]
-        labels, coloured = _labels(kinds, split)
+        labels, coloured = labels_of(kinds, split)
         masks = {"vessels": labels, "fov": kinds["fov"][split], "second": kinds["second"][split]}
         for kind, files in masks.items():
             if files:
