@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import stat
 import struct
 import warnings
@@ -98,9 +99,12 @@ def page_count(path: Path) -> int:
     try:
         if is_dicom(path):
             return frame_count(path)
-        with Image.open(path) as picture:
-            return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # a JPEG and its preview
-    except Exception:  # whoever decodes it says what is wrong
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever decodes it says what is wrong
+            with Image.open(path) as picture:
+                frames = getattr(picture, "n_frames", 1)
+                return 1 if picture.format == "MPO" else frames  # a JPEG and its preview
+    except Exception:
         return 1
 
 
@@ -190,6 +194,8 @@ def _held_by_tiff(path: Path) -> str:
     """What a TIFF that Pillow does not know holds, in words; empty for any other file, or a torn one."""
     import tifffile  # here: few files need it
 
+    log = logging.getLogger("tifffile")  # which prints what it finds of a torn file
+    silent, log.disabled = log.disabled, True
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
@@ -199,6 +205,8 @@ def _held_by_tiff(path: Path) -> str:
             return f"{page.dtype}, {page.samplesperpixel} a pixel"
     except Exception:  # of damaged files, anything
         return ""
+    finally:
+        log.disabled = silent
 
 
 def white(path: str | Path, levels: np.ndarray, stated: float | None) -> float:
