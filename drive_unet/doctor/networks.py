@@ -198,22 +198,19 @@ def _item(item: Any, device: torch.device) -> Item:
 
 def _answers(result: Diagnosis, model: nn.Module, items: list[Item]) -> bool:
     """Whether the network answers as it is asked to, with numbers; where not, nothing follows from them."""
-    image, vessels, fov = items[0]
-    with torch.no_grad():
-        logits = model(image)
-    wanted = (len(image), 1, *vessels.shape[-2:])
-    given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if given != wanted:
-        raise DataError(
-            f"of {tuple(image.shape)} the network makes {given}, not logits {wanted}, one number a pixel: "
-            "give it one output channel and the size of its input"
-        )
     if not any(bool((part[2] > 0).any()) for part in items):
         raise DataError("the field of view is empty in each photograph, so nothing is learned: look at them")
-    for image, _, _ in items:
+    for image, vessels, _ in items:
         with torch.no_grad():
-            finite = torch.isfinite(image).all() and torch.isfinite(model(image)).all()
-        if not finite:
+            logits = model(image)
+        wanted = (len(image), 1, *vessels.shape[-2:])
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if given != wanted:
+            raise DataError(
+                f"of {tuple(image.shape)} the network makes {given}, not logits {wanted}, one number a "
+                "pixel: give it one output channel and the size of its input"
+            )
+        if not bool(torch.isfinite(image).all() and torch.isfinite(logits).all()):
             what = f"numbers that are not finite come from {first_not_finite(model, image)}"
             result.findings.append(
                 Finding(ERROR, "not-finite", what, "look there; nothing else can be told before that")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,9 +61,14 @@ class FinishedPredictions:
         """
         if not self.ranked:
             return None
-        known = facts(self.folder)
+        known = self._facts
         cuts = [known.get(self.probabilities[name].name, {}).get("threshold") for name in names]
         return None if None in cuts else cuts
+
+    @cached_property
+    def _facts(self) -> dict[str, dict[str, Any]]:
+        """What is on record of the files, read once: each file is hashed for it."""
+        return facts(self.folder)
 
     def seen(self, names: Iterable[str]) -> list[str] | None:
         """Those of these photographs that the network had learned from, by the record beside the files.
@@ -69,7 +76,7 @@ class FinishedPredictions:
         Returns:
             Their names; None if of one of them nothing is recorded.
         """
-        known, learned = facts(self.folder), []
+        known, learned = self._facts, []
         for name in names:
             files = (group[name].name for group in (self.segmentations, self.probabilities) if name in group)
             marks = [known.get(file, {}).get("learned_from") for file in files]
