@@ -99,12 +99,10 @@ def page_count(path: Path) -> int:
     try:
         if is_dicom(path):
             return frame_count(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever decodes it says what is wrong
-            with Image.open(path) as picture:
-                frames = getattr(picture, "n_frames", 1)
-                return 1 if picture.format == "MPO" else frames  # a JPEG and its preview
-    except Exception:
+        with Image.open(path) as picture:
+            frames = getattr(picture, "n_frames", 1)
+            return 1 if picture.format == "MPO" else frames  # a JPEG and its preview
+    except Exception:  # whoever decodes it says what is wrong
         return 1
 
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -334,10 +333,8 @@ def _read_lately(pair: Pair, smooth: bool) -> Decoded:
 def _size(path: Path) -> tuple[int, int]:
     """The width and height that a file's header tells."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever decodes it says what is wrong
-            with Image.open(path) as picture:
-                return picture.size
+        with Image.open(path) as picture:
+            return picture.size
     except Exception:  # what is wrong with it, `read_image` says
         height, width = read_image(path).shape[:2]
         return width, height
