@@ -1,4 +1,4 @@
-"""The networks: a U-Net that works at half resolution inside, and the article's network exactly.
+"""The networks: a U-Net that works at half resolution inside, or at full, and the article's network exactly.
 
 Both take photographs of any size as `drive_unet.preprocessing.prepare` makes them, and give logits of the
 same size. Weights travel in one safetensors file whose metadata hold all that is needed to rebuild the
@@ -353,8 +353,7 @@ class UNet(SegmentationModel):
 
     The first step turns each ``stem`` x ``stem`` square of pixels into channels (space to depth), the last
     one turns them back (depth to space). With 2, all convolutions in between see a picture of half the
-    height and
-    width: a quarter of the work, and no pixel is averaged away.
+    height and width: little more than a quarter of the work, and no pixel is averaged away.
 
     Args:
         in_channels: channels of the photograph, 3 for RGB.

@@ -10,11 +10,11 @@
 `synthetic`, at full resolution, and `synthetic-fast`, at half, learn from eyes while they are painted, and
 take their thresholds from ten others; no genuine pixel has a part in them. `fast` starts from the latter and
 learns by the preset "laptop" from the 20 labelled photographs of DRIVE; its thresholds come from
-cross-validation, in which every photograph is predicted by a network that never saw it
-(`python benchmarks/cross_validate.py --data DRIVE --preset laptop`). `drive`, `open` and `default` learn at
-full resolution from painted eyes beside DRIVE, HRF and both. `open` starts from `synthetic`, `drive` from
-`start`, which is the same in fewer steps, and `default` from `drive`; what they start from is trained before
-them unless it lies in the folder of runs already.
+cross-validation, in which every photograph is predicted by a network that never saw it (`python
+benchmarks/cross_validate.py --data DRIVE --preset laptop`). `drive`, `open` and `default` learn at full
+resolution from painted eyes beside DRIVE, HRF and both. `open` starts from `synthetic`, `drive` from `start`,
+which is the same in fewer steps and in float32, and `default` from `drive`; what they start from is trained
+before them unless it lies in the folder of runs already.
 
 A run that was stopped goes on at its last checkpoint. With `--without FOLD` the photographs of that fold, of
 five, of each camera are left out of these three: thresholds are then chosen and scores printed on
