@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from drive_unet.data.beside import fov_beside
 from drive_unet.data.reading import read_image
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # they load torchvision, which takes as long as all the rest
     from drive_unet.data.sample import Sample
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
+ZOOMS = (1.0, 1.25, 1.25, 1.0)  # the two mirror images are seen a quarter larger
 LARGE = 4_000_000  # pixels at the network's scale; a larger picture is cut into tiles unless told otherwise
 ANGLES = (5.0, 200.0)  # degrees; fundus cameras show 20 to 200
 OVERLAP = 128  # pixels that neighbouring tiles share; fewer show more of the seams (notebook 06)
@@ -63,7 +65,8 @@ def predict(
             image, or a path.
         fov: (H, W) bool; by default a sample's own, or of a path the mask in fov/ or mask/ beside images/,
             else found in the photograph.
-        tta: average over four flips (test-time augmentation); four times the work.
+        tta: average over four flips, the two mirror images a quarter larger (test-time augmentation); five
+            times the work.
         tile: side of overlapping tiles in pixels, at the network's scale; by default the whole picture at
             once up to 4 megapixels, tiles of 1024 beyond.
         overlap: pixels that neighbouring tiles share, at least; blended.
@@ -91,7 +94,7 @@ def predict_flips(
     fov: np.ndarray | None = None,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """The four flipped predictions, turned back: (4, H, W) float32. Their spread shows doubt."""
+    """The predictions of four flips, turned and brought back: (4, H, W) float32. Their spread shows doubt."""
     run = Segmenter(model, tta=True, device=device)
     prepared = run.prepare(photograph, fov)
     return prepared.restore(believed(run.flips([prepared])[:, 0], prepared, run.threshold))
@@ -212,7 +215,8 @@ class Segmenter:
         if threshold is None:
             own = getattr(model, "threshold_for", None)
             threshold = 0.5 if own is None else own(tta)
-        self.threshold, self.turns = threshold, FLIPS if tta else FLIPS[:1]
+        self.threshold = threshold
+        self.views = list(zip(FLIPS, ZOOMS, strict=True))[: None if tta else 1]
         self.tile, self.overlap, self.field_of_view = tile, overlap, field_of_view
         parameter = next(model.parameters(), torch.empty(0))
         self.device = torch.device(device) if device is not None else parameter.device
@@ -253,22 +257,34 @@ class Segmenter:
             return self._flips(photographs)
 
     def _flips(self, photographs: Sequence[Prepared]) -> Tensor:
-        batch = torch.stack([prepared.image for prepared in photographs]).to(self.device)
+        batch = torch.stack([prepared.image for prepared in photographs])
+        return torch.stack([self._view(batch, axes, zoom)[:, 0] for axes, zoom in self.views])
+
+    def _view(self, batch: Tensor, axes: tuple[int, ...], zoom: float) -> Tensor:
+        """Probabilities (B, 1, h, w) of images that the network sees flipped and enlarged."""
+        size = batch.shape[-2:]
+        seen = batch.flip(axes)
+        if zoom == 1:
+            return self._whole_or_tiled(seen).flip(axes)
+        seen = F.interpolate(seen, size=[round(side * zoom) for side in size], mode="bicubic")
+        answer = self._whole_or_tiled(seen)
+        return F.interpolate(answer, size=size, mode="bilinear", antialias=True).flip(axes)
+
+    def _whole_or_tiled(self, batch: Tensor) -> Tensor:
+        """Probabilities (B, 1, h, w), on the CPU, of images (B, C, h, w) that are there."""
+        batch = batch.to(self.device)
         height, width = batch.shape[-2:]
         tile = 1024 if self.tile is None and height * width > LARGE else self.tile
         if tile is not None and not 0 <= self.overlap < tile:
             raise ValueError(f"overlap {self.overlap} must be 0 or more and smaller than the tile, {tile}")
         if tile is None or (height <= tile and width <= tile):
-            maps = [self._answer(batch.flip(axes)) for axes in self.turns]
-        else:
-            if tile - self.overlap < self.multiple:
-                raise ValueError(
-                    f"tile {tile} less overlap {self.overlap} must be {self.multiple} or more, "
-                    "the step of the network's grid"
-                )
-            maps = [self._tiled(batch.flip(axes), tile) for axes in self.turns]
-        turned = [part.flip(axes)[:, 0] for part, axes in zip(maps, self.turns, strict=True)]
-        return torch.stack(turned).cpu()
+            return self._answer(batch).cpu()
+        if tile - self.overlap < self.multiple:
+            raise ValueError(
+                f"tile {tile} less overlap {self.overlap} must be {self.multiple} or more, "
+                "the step of the network's grid"
+            )
+        return self._tiled(batch, tile).cpu()
 
     def _answer(self, batch: Tensor) -> Tensor:
         """The network's probabilities, (B, 1, h, w), for images (B, C, h, w)."""

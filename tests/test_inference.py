@@ -81,8 +81,26 @@ def test_the_mean_of_the_flips_is_what_tta_gives(model, drive):
     assert flips.shape == (4, 584, 565)
     np.testing.assert_allclose(flips.mean(axis=0), predict(model, drive.test[1], tta=True), atol=1e-6)
     np.testing.assert_allclose(flips[0], predict(model, drive.test[1]), atol=1e-6)
-    turned = predict(model, drive.test[1].image.flip(-1), fov=drive.test[1].fov[0].flip(-1))[:, ::-1]
-    np.testing.assert_allclose(flips[1], turned, atol=1e-5)
+    half_turn = drive.test[1].image.flip(-2, -1), drive.test[1].fov[0].flip(-2, -1)
+    turned = predict(model, half_turn[0], fov=half_turn[1])[::-1, ::-1]
+    np.testing.assert_allclose(flips[3], turned, atol=1e-5)
+
+
+def test_the_mirror_images_are_seen_a_quarter_larger_and_come_back_in_place(drive):
+    sizes = []
+
+    class FirstChannel(torch.nn.Module):
+        def forward(self, images):
+            sizes.append(tuple(images.shape[-2:]))
+            return images[:, :1]
+
+    flips = predict_flips(FirstChannel(), drive.test[1])
+    assert sizes == [(584, 565), (730, 706), (730, 706), (584, 565)]
+    np.testing.assert_allclose(flips[3], flips[0], atol=1e-6)
+    np.testing.assert_allclose(flips[2], flips[1], atol=1e-3)
+    inside = drive.test[1].fov[0].numpy() > 0
+    assert np.abs(flips[1] - flips[0])[inside].mean() < 0.01
+    assert np.abs(flips[1] - np.roll(flips[0], 1, axis=1))[inside].mean() > 0.02
 
 
 def test_tiles_agree_with_the_whole_photograph(model, drive):

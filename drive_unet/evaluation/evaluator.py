@@ -294,7 +294,7 @@ def evaluate(
         dataset: the photographs; its transform is left out.
         threshold: 0..1, or one for each photograph; None takes the network's own, for a folder the one that
             ``drive-unet predict`` recorded in it, and 0.5 for other probability maps.
-        tta: average the network over four flips.
+        tta: average the network over four flips, as `predict` does.
         name: for the tables; None takes the network's class, or the folder.
         inside_fov: score the field of view only, this project's protocol; False scores the whole frame.
         threshold_from: where a given threshold came from, in words, for the protocol.
