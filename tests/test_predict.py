@@ -321,6 +321,9 @@ def test_measurements_of_a_much_reduced_photograph_come_with_one_warning(predict
     scales = [float(row["network_scale"]) for row in rows(tmp_path / "out").values()]
     assert len(scales) == 2 and max(scales) < 0.5
     assert not predict(folder, out=tmp_path / "unmeasured")[1].err
+    larger = write_files(tmp_path / "larger", {"5.png": photograph(5, (1900, 1910))})
+    said = predict(larger, "--measure", "--weights", "synthetic", out=tmp_path / "at 810 pixels")[1]
+    assert "one to two pixels of that too wide" in said.err
 
 
 def test_the_camera_s_angle_decides_the_scale(predict, weights, tmp_path):

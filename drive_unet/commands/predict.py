@@ -69,7 +69,8 @@ COLUMNS = (
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 OUTLINE = (59, 240, 220)  # a colour that no retina has; keeps apart from red under all colour deficiencies
 SMALLEST = 16  # pixels along a side
-COARSE = 0.5  # of a photograph's size: measured at less by weights of one scale, widths are far off
+COARSE = 0.5  # of a photograph's size: measured at less, widths are far off
+FINE = 1080  # pixels of the field of view's width: weights that see so much are exempt
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -412,7 +413,8 @@ class _Command:
         words += f" ({loaded.rest})" if loaded.rest else ""
         poor = "" if loaded.quality.good else f"{photograph.path}: {loaded.quality}"
         coarse = ""
-        if self.measured and scale < COARSE and not getattr(self.segmenter.preprocessing, "finest", None):
+        finest = getattr(self.segmenter.preprocessing, "finest", None) or 0
+        if self.measured and scale < COARSE and finest < FINE:
             coarse = (
                 f"{photograph.path} and others like it are measured at {scale:.2g} of their size, the scale "
                 "of these weights: vessels come out one to two pixels of that too wide, and intervals do not "
