@@ -3,7 +3,7 @@
     python benchmarks/few_shots.py --data DRIVE --seeds 0 1 2
 
 A run learns from k photographs for 200 steps of eight patches, once from random weights and once from those
-packaged as "synthetic-fast", which have seen painted photographs only; about a minute and a half each on one core. Its
+packaged as "synthetic-fast", which have seen painted photographs only; 90 s each on one core. Its
 threshold comes from the photographs that it learned from. It is scored in one pass on the four of fold 0 (21,
 26, 31, 36); the k are drawn by the seed from the other 16. k = 0 is "synthetic-fast" as it is. Start the same
 line several times (each with ``--threads 1``) to share the list, or again to go on where it was stopped.

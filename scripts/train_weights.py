@@ -8,13 +8,13 @@
     python scripts/train_weights.py open --hrf HRF
 
 `synthetic`, at full resolution, and `synthetic-fast`, at half, learn from eyes while they are painted, and
-take their thresholds from ten others; no genuine pixel has a part in them. `fast` starts from the latter and
-learns by the preset "laptop" from the 20 labelled photographs of DRIVE; its thresholds come from
-cross-validation, in which every photograph is predicted by a network that never saw it (`python
-benchmarks/cross_validate.py --data DRIVE --preset laptop`). `drive`, `open` and `default` learn at full
-resolution from painted eyes beside DRIVE, HRF and both. `open` starts from `synthetic`, `drive` from `start`,
-which is the same in fewer steps and in float32, and `default` from `drive`; what they start from is trained
-before them unless it lies in the folder of runs already.
+take their thresholds from ten others, the former at three sizes; no genuine pixel has a part in them. `fast`
+starts from the latter and learns by the preset "laptop" from the 20 labelled photographs of DRIVE; its
+thresholds come from cross-validation, in which every photograph is predicted by a network that never saw it
+(`python benchmarks/cross_validate.py --data DRIVE --preset laptop`). `drive`, `open` and `default` learn at
+full resolution from painted eyes beside DRIVE, HRF and both. `open` starts from `synthetic`, `drive` from
+`start`, which is the same in fewer steps, and `default` from `drive`; what they start from is trained before
+them unless it lies in the folder of runs already.
 
 A run that was stopped goes on at its last checkpoint. With `--without FOLD` the photographs of that fold, of
 five, of each camera are left out of these three: thresholds are then chosen and scores printed on
@@ -63,6 +63,7 @@ EYES = {
 REUSE = 64  # patches of each eye of a stream
 BESIDE = range(1000, 1040)  # seeds of the eyes that stay beside genuine photographs
 CHOOSING = range(150, 160)  # seeds of the eyes that thresholds are chosen on where nothing genuine is learned
+SIZES = (584, 565), (1168, 1130), (2336, 2260)  # of their frames; the larger ones for networks of many scales
 FULL = {"stem": 1, "widths": (8, 16, 32, 48, 64)}  # full resolution
 COLOURS = RandomColour(gain=0.25, gamma=0.4, noise=0.03)
 
@@ -186,7 +187,11 @@ def by_recipe(name: str, options: argparse.Namespace) -> UNet:
             choosing, where = list(left_out.values()), "the photographs left out"
     else:
         photographs = PaintedStream(-(-steps * 8 // REUSE), seed=options.seed, reuse=REUSE)
-        choosing, where = [painted_dataset(CHOOSING)], f"{len(CHOOSING)} other painted photographs"
+        sizes = SIZES if recipe.preprocessing.finest else SIZES[:1]
+        choosing = [painted_dataset(CHOOSING, size=size) for size in sizes]
+        where = f"{len(CHOOSING)} other painted photographs"
+        if len(sizes) > 1:
+            where += f" at {len(sizes)} sizes, the mean of what is best for each"
     photographs.transform = recipe.transform
     run = options.runs / run_name(name, options.without)
     result = fit(

@@ -24,6 +24,7 @@ def miniature(monkeypatch):
         monkeypatch.setitem(train_weights.RECIPES, name, small_recipe)
     monkeypatch.setattr(train_weights, "BESIDE", range(1000, 1001))
     monkeypatch.setattr(train_weights, "CHOOSING", range(150, 151))
+    monkeypatch.setattr(train_weights, "SIZES", ((64, 62), (96, 92)))
     monkeypatch.setattr(Preprocessing, "scale", lambda *_: 1.0)
 
 
@@ -78,6 +79,7 @@ def test_weights_from_painted_eyes_are_free_of_terms(miniature, monkeypatch, tmp
     run(monkeypatch, name, "--runs", tmp_path / "runs", "--out", tmp_path)
     model = UNet.from_pretrained(tmp_path / f"{name}.safetensors")
     assert model.notes["terms"].startswith("MIT") and "no genuine one" in model.notes["data"]
+    assert ("at 2 sizes" in model.notes["threshold"]) == (name == "synthetic")
 
 
 def test_a_missing_copy_is_asked_for(miniature, monkeypatch, tmp_path):

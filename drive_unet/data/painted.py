@@ -45,9 +45,13 @@ def painted_photograph(eye: Fundus) -> Decoded:
 
 
 def painted_dataset(
-    seeds: Iterable[int], *, mix: Ingredients = AS_USUAL, progress: bool = False
+    seeds: Iterable[int],
+    *,
+    size: tuple[int, int] = (584, 565),
+    mix: Ingredients = AS_USUAL,
+    progress: bool = False,
 ) -> DRIVEDataset:
-    """The painted eyes of these seeds, in memory alone; about half a second each.
+    """The painted eyes of these seeds, of (height, width), in memory alone; half a second each at this size.
 
     The embedded dataset's eyes have other, far larger seeds than any that is written by hand. For more eyes
     than memory holds, see `PaintedStream`.
@@ -55,7 +59,7 @@ def painted_dataset(
     seeds = list(seeds)
 
     def painted(seed: int) -> Decoded:
-        return painted_photograph(painting.paint(seed, mix=mix))
+        return painted_photograph(painting.paint(seed, size, mix=mix))
 
     photographs = each(painted, seeds, "painting", shown=progress)
     return DRIVEDataset.from_decoded([f"painted-{seed}" for seed in seeds], photographs)
