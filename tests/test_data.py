@@ -25,6 +25,7 @@ from builders import (
     photograph,
     tree,
     write_drive,
+    write_files,
     write_split,
 )
 from hypothesis import given, settings
@@ -37,9 +38,10 @@ from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, Sample, collate, folds, load_drive, read_image, read_mask
 from drive_unet.data.painted import painted_dataset
-from drive_unet.data.pairing import folders, images, match, pair_folders
+from drive_unet.data.pairing import folders, images, keys_of, match, pair_folders
 from drive_unet.data.reading import Decoded
 from drive_unet.errors import DataError
+from drive_unet.evaluation.finished import finished_predictions
 from drive_unet.painter.eye import Ingredients
 from drive_unet.painter.painting import paint
 from drive_unet.preprocessing import Levels, detect_fov
@@ -558,6 +560,20 @@ def test_where_numbers_do_not_tell_photographs_apart_names_do(tmp_path, names):
         (["12_a.jpg", "12_b.jpg"], ["12_a_manual1.png", "12_b.png"], ["12_a", "12_b"]),
         (["01_dr.jpg", "02_h.jpg"], ["1_manual1.png", "2_h_mask.png"], ["01_dr", "02_h"]),
         (["1_image.jpg", "2_photo.jpg"], ["1_anna.png", "2_anna.png"], ["1", "2"]),
+        (["21_Training.tif", "22_TRAINING.tif"], ["21_training_mask.gif", "22_Manual1.gif"], ["21", "22"]),
+        (["1_G.png", "1_H.png"], ["1_g.png", "1_h_MASK.png"], ["1_G", "1_H"]),
+        (["Anna.png", "bert.png"], ["anna.png", "BERT_vessels.png"], ["Anna", "bert"]),
+        (
+            ["B\u00e4r.png", "Zoe\u0308.png"],
+            ["ba\u0308r.png", "Zo\u00eb_vessels.png"],
+            ["B\u00e4r", "Zoe\u0308"],
+        ),
+        (
+            ["12_\u00f6.png", "13_\u00e4.png"],
+            ["12_o\u0308.png", "13_A\u0308.png"],
+            ["12_\u00f6", "13_\u00e4"],
+        ),
+        (["A.png", "a.png", "B.png"], ["A.png", "a_mask.png", "b.png"], ["A", "B", "a"]),
     ],
 )
 def test_numbers_keep_their_form_and_eyes_their_side(tmp_path, photographs, labels, names):
@@ -569,6 +585,8 @@ def test_numbers_keep_their_form_and_eyes_their_side(tmp_path, photographs, labe
     assert [pair.name for pair in pairs] == names
     by_file = dict(zip(photographs, labels, strict=True))
     assert all(pair.vessels.name == by_file[pair.image.name] for pair in pairs)
+    key = keys_of(tmp_path / "images", [tmp_path / "labels"])  # the doctor's
+    assert all(key(pair.vessels) == key(pair.image) for pair in pairs)
 
 
 @pytest.mark.parametrize(
@@ -584,10 +602,28 @@ def test_numbers_keep_their_form_and_eyes_their_side(tmp_path, photographs, labe
         (["01_h", "01_g"], "1_vessels.png", None),
         (["12_a"], "12_b.png", None),
         (["12_links"], "12_dex_mask.png", None),
+        (["Anna"], "anna_Vessels.png", "Anna"),
+        (["Zoe\u0308"], "Zo\u00eb_vessels.png", "Zoe\u0308"),
+        (["A", "a"], "A_mask.png", "A"),
+        (["ANNA", "Anna"], "anna.png", None),
     ],
 )
 def test_files_are_matched_with_names(names, file, match_):
     assert match(names, [Path(file)]) == ({} if match_ is None else {match_: Path(file)})
+
+
+def test_predictions_are_matched_in_any_letters_too(tmp_path):
+    files = {f"images/{name}.png": photograph(21) for name in ("Bob", "Zo\u00eb")}
+    write_files(tmp_path, files | {f"out/pred_{name}.png": tree(21) for name in ("BOB", "Zoe\u0308")})
+    found = finished_predictions(tmp_path / "out", DRIVEDataset(tmp_path / "images"))
+    assert {name: file.name for name, file in found.segmentations.items()} == {
+        "Bob": "pred_BOB.png",
+        "Zo\u00eb": "pred_Zoe\u0308.png",
+    }
+
+
+def test_a_file_of_the_very_name_goes_before_one_in_other_letters():
+    assert match(["A"], [Path("a.png"), Path("A_mask.png")]) == {"A": Path("A_mask.png")}
 
 
 class Counted(str):

@@ -243,7 +243,7 @@ def test_an_empty_path_is_refused(predict, tmp_path, capsys, monkeypatch):
 def test_masks_follow_the_tree(predict, tmp_path):
     left = disc() & (np.arange(SIZE[1]) < 30)
     write_files(tmp_path / "in", {f"{part}/eye.png": photograph(3) for part in "ab"})
-    write_files(tmp_path / "masks", {"a/eye.png": left, "b/eye_mask.png": disc() & ~left})
+    write_files(tmp_path / "masks", {"a/eye.png": left, "B/Eye_mask.png": disc() & ~left})
     code, _ = predict(tmp_path / "in", "--recursive", "--mask", tmp_path / "masks", "--outputs", "fov")
     assert code == 0
     for part, mask in (("a", left), ("b", disc() & ~left)):

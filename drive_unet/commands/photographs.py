@@ -15,7 +15,7 @@ from drive_unet.data.archives import is_junk
 from drive_unet.data.beside import masks_beside
 from drive_unet.data.decoding import SPECIAL, is_special
 from drive_unet.data.dicom import is_dicom
-from drive_unet.data.pairing import images, listed, match
+from drive_unet.data.pairing import folded, folders, images, listed, match
 from drive_unet.errors import DataError
 
 # Endings by which published sets and this package name the labels, masks and predictions of photographs.
@@ -131,11 +131,11 @@ def _look_into(
 def _files(folder: Path, recursive: bool) -> tuple[list[Path], list[Path]]:
     """The files in a folder, sorted, without an operating system's litter; and folders not looked into."""
     files, deeper = [], []
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not is_junk(name))
+    for parent, inside, names in os.walk(folder, onerror=_raise):
+        inside[:] = sorted(name for name in inside if not is_junk(name))
         files += [Path(parent, name) for name in sorted(names) if not is_junk(name)]
         if not recursive:
-            deeper = [Path(parent, name) for name in folders]
+            deeper = [Path(parent, name) for name in inside]
             break
     return files, deeper
 
@@ -178,7 +178,7 @@ def set_aside_collisions(
     sources = {photograph.path.resolve(): photograph.path for photograph in photographs}
     by_name: dict[str, list[Photograph]] = {}
     for photograph in photographs:
-        by_name.setdefault(photograph.name.casefold(), []).append(photograph)
+        by_name.setdefault(folded(photograph.name), []).append(photograph)
     faults: dict[Photograph, str] = {}
     for same in by_name.values():
         for photograph in same if len(same) > 1 else ():
@@ -215,12 +215,23 @@ def find_masks(photographs: Sequence[Photograph], folder: Path | None) -> dict[P
     for photograph in photographs:
         by_part.setdefault(PurePosixPath(photograph.name).parent, []).append(photograph)
     for part, group in by_part.items():
-        below = folder / part if (folder / part).is_dir() else folder
-        matched = match([photograph.path.stem for photograph in group], images(below))
+        matched = match([photograph.path.stem for photograph in group], images(_place(folder, part)))
         masks |= {each: matched[each.path.stem] for each in group if each.path.stem in matched}
     if lacking := [photograph.path for photograph in photographs if photograph not in masks]:
         raise DataError(f"{folder} lacks the masks of {listed(lacking)}")
     return masks
+
+
+def _place(folder: Path, part: PurePosixPath) -> Path:
+    """The folder inside another that is called as this part of a tree, in any case; else that other."""
+    if (folder / part).is_dir():
+        return folder / part
+    place: Path | None = folder
+    for name in part.parts:
+        place = next((each for each in folders(place) if folded(each.name) == folded(name)), None)
+        if place is None:
+            return folder
+    return place
 
 
 def is_drawn(image: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def pair_folders(
     The number is what a file's name begins with; where the side of the eye follows it (left, right, OS, OD,
     L, R, sin, dex, ...), both must agree, and so must other words if both have any, as 12_a and 12_b have,
     but not 21_training and 21_manual1. Names agree if they are equal without endings such as `_mask`,
-    `_vessels` or `_manual1`. The remedy is what errors advise where a file is missing.
+    `_vessels` or `_manual1`, in any letter case and Unicode form, unless files of one folder differ in these
+    alone. The remedy is what errors advise where a file is missing.
 
     Raises:
         DataError: if a folder or a file is missing, or two files claim the same place.
@@ -104,7 +106,9 @@ def pair_folders(
     label_dirs = [each for each in (vessel_dir, fov_dir, second_dir) if each is not None]
     if None not in keys and len(set(keys)) == len(keys) and _agree(image_dir, label_dirs):
         return pair_by(number_of, _numbered_name, image_dir, vessel_dir, fov_dir, second_dir, remedy)
-    return pair_by(_stem, _stem, image_dir, vessel_dir, fov_dir, second_dir, remedy)
+    key = _names_in([image_dir, *label_dirs])
+    pairs = pair_by(key, _stem, image_dir, vessel_dir, fov_dir, second_dir, remedy)
+    return tuple(sorted(pairs, key=lambda pair: pair.name))
 
 
 def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
@@ -113,19 +117,26 @@ def match(names: Iterable[str], files: Iterable[Path]) -> dict[str, Path]:
     Args:
         names: of the photographs, such as "21", "21_training" or "left eye".
         files: each belongs to the name that its own is without an ending such as `_mask` or `_vessels`, else
-            to the one name that is the same number of the same eye, as "21" and "21_training" are, but "01_h"
-            and "01_dr" are not; others are left out.
+            to the one name without such a file that differs in letter case or Unicode form alone, else to the
+            one name that is the same number of the same eye, as "21" and "21_training" are, but "01_h" and
+            "01_dr" are not; others are left out.
 
     Raises:
         DataError: if two files belong to one photograph.
     """
     names = dict.fromkeys(names)  # in their order, and quick to look up
+    files = list(files)
     keys = [_leading(name) for name in names]
     count = Counter(keys)
     numbered = {key: name for key, name in zip(keys, names, strict=True) if key and count[key] == 1}
+    exact = {stem for file in files for stem in (file.stem, _stem(file)) if stem in names}
+    alike = Counter(map(folded, names))
+    near = {key: name for name in names if alike[key := folded(name)] == 1 and name not in exact}
     matched: dict[str, Path] = {}
     for file in files:
-        name = next((stem for stem in (file.stem, _stem(file)) if stem in names), None)
+        stems = (file.stem, _stem(file))
+        name = next((stem for stem in stems if stem in names), None)
+        name = name or next((near[stem] for stem in map(folded, stems) if stem in near), None)
         leading = _leading(file.stem)
         if not name and leading in numbered and not _differ(numbered[leading], file.stem):
             name = numbered[leading]
@@ -252,7 +263,7 @@ def _leading(stem: str) -> tuple[int, str] | None:
 
 def _words(stem: str) -> list[str]:
     """What a name says besides number, side and kind of file: "a" of 12_a_mask, of 21_test nothing."""
-    words = re.split(r"[\W_]+", _SIDE.sub(" ", re.sub(r"^\d+", "", stem)).lower())
+    words = re.split(r"[\W_]+", _SIDE.sub(" ", re.sub(r"^\d+", "", folded(stem))))
     return [word for word in words if word and not _KIND.fullmatch(word)]
 
 
@@ -269,18 +280,41 @@ def _agree(image_dir: Path, label_dirs: Iterable[Path]) -> bool:
     return not any(_differ(stems.get(_leading(stem), ""), stem) for stem in files)
 
 
-def key_of(file: Path) -> str | tuple[int, str]:
-    """What the files of one photograph have in common: number and side of the eye, else the name's stem."""
-    return _leading(file.stem) or _stem(file)
+def keys_of(image_dir: Path, label_dirs: Iterable[Path]) -> Callable[[Path], str | tuple[int, str]]:
+    """What the files of one photograph have in common: number and side of the eye, else their name.
 
-
-def keys_of(photographs: Iterable[Path]) -> Callable[[Path], str | tuple[int, str]]:
-    """`key_of`, or the name's stem where photographs of one number differ by words, as 01_h and 01_dr do."""
+    It is the name for all where photographs of one number differ by words, as 01_h and 01_dr do.
+    """
+    named = _names_in([image_dir, *label_dirs])
     earlier: dict[str | tuple[int, str], Path] = {}
+
+    def key(file: Path) -> str | tuple[int, str]:
+        return _leading(file.stem) or named(file)
+
     differ = [
-        _words(earlier.setdefault(key_of(file), file).stem) != _words(file.stem) for file in photographs
+        _words(earlier.setdefault(key(file), file).stem) != _words(file.stem) for file in images(image_dir)
     ]
-    return _stem if any(differ) else key_of
+    return named if any(differ) else key
+
+
+def folded(name: str) -> str:
+    """A name without letter case, and in one Unicode form: file systems and archives change both."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _names_in(places: Iterable[Path]) -> Callable[[Path], str]:
+    """By what files are paired by name: `folded`, but as it is where files of a folder are alike in that."""
+    alike: set[str] = set()
+    for folder in places:
+        stems = {_stem(file) for file in images(folder)}
+        count = Counter(map(folded, stems))
+        alike |= {stem for stem in stems if count[folded(stem)] > 1}
+
+    def name(file: Path) -> str:
+        stem = _stem(file)
+        return stem if stem in alike else folded(stem)
+
+    return name
 
 
 def person(name: str) -> str:

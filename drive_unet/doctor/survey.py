@@ -105,14 +105,14 @@ def _paired(folder: Path) -> tuple[list[Pair], list[Finding]]:
     """The photographs of a folder with `images`, and what their labels and masks lack."""
     findings: list[Finding] = []
     image_dir = child(folder, IMAGES)
-    key = keys_of(images(image_dir))
-    photographs = _by_key(image_dir, key, findings)
     own = child(folder, VESSELS) is None
     places = {
         "vessels": child(folder, LABELS if own else VESSELS),
         "fov": child(folder, OWN_FOV if own else FOV),
         "second": child(folder, SECOND),
     }
+    key = keys_of(image_dir, filter(None, places.values()))
+    photographs = _by_key(image_dir, key, findings)
     masks: dict[str, dict[object, Path]] = {}
     for kind, place in places.items():
         if place is not None and images(place):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.pairing import images, listed, match
+from drive_unet.data.pairing import folded, images, listed, match
 from drive_unet.data.reading import read_prediction
 from drive_unet.errors import DataError
 from drive_unet.evaluation.records import Prediction
@@ -162,9 +162,9 @@ def _complete(folder: Path, photographs: DRIVEDataset, files: Sequence[Path]) ->
 def _inside(names: Sequence[str], files: Sequence[Path]) -> dict[str, Path]:
     matched: dict[str, Path] = {}
     for name in names:
-        digits = rf"0*{int(name)}" if name.isdecimal() else re.escape(name)
-        pattern = re.compile(rf"(?<![A-Za-z0-9]){digits}(?![A-Za-z0-9])", re.IGNORECASE)
-        hits = [file for file in files if pattern.search(file.stem)]
+        digits = rf"0*{int(name)}" if name.isdecimal() else re.escape(folded(name))
+        pattern = re.compile(rf"(?<![a-z0-9]){digits}(?![a-z0-9])")
+        hits = [file for file in files if pattern.search(folded(file.stem))]
         if len(hits) > 1:
             raise DataError(
                 f"{hits[0].name} and {hits[1].name} may both belong to photograph {name}: name its file "
