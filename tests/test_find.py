@@ -127,6 +127,42 @@ def test_labels_of_another_format(tmp_path, suffix):
     assert found.training[0].vessels.name == f"21_manual1{suffix}"
 
 
+def together(target: Path, *sources: Path) -> Path:
+    """All files below some folders, side by side in one."""
+    target.mkdir(parents=True)
+    for file in (file for source in sources for file in source.rglob("*.*")):
+        shutil.copy(file, target / file.name)
+    return target
+
+
+@pytest.mark.parametrize("form", ["one folder", "archive", "a folder each", "kinds", "wrapped"])
+def test_files_that_lie_side_by_side(tmp_path, official, form):
+    root = tmp_path / "mine"
+    if form == "a folder each":
+        for split in ("training", "test"):
+            together(root / split, official / split)
+    elif form == "kinds":
+        for kind in ("images", "1st_manual", "mask"):
+            together(root / kind, official / "training" / kind, official / "test" / kind)
+    else:
+        together(root / "all" if form == "wrapped" else root, official)
+    check_official(find_drive(zipped(root, tmp_path / "mine.zip") if form == "archive" else root))
+
+
+def test_files_side_by_side_of_which_some_are_missing(tmp_path, official):
+    root = together(tmp_path / "mine", write_drive(tmp_path / "old", test_labels=True))
+    (root / "unet.png").write_bytes(b"a figure")
+    assert find_drive(root).has_test_labels
+    (root / "31_training_mask.gif").unlink()
+    with pytest.raises(
+        DataError, match=r"mine lacks the field-of-view masks of 31_training.tif \(1 of 20\): "
+    ):
+        find_drive(root)
+    part = together(tmp_path / "part", official / "training" / "images", official / "training" / "mask")
+    with pytest.raises(DataError, match=r"part holds no vessel labels such as 21_manual1.gif"):
+        find_drive(part)
+
+
 def test_no_fov_masks(tmp_path):
     found = find_drive(write_drive(tmp_path, fov=False))
     assert all(pair.fov is None for pair in found.training + found.test)
@@ -222,6 +258,36 @@ def test_archive_without_a_folder_around(official, tmp_path):
     for split in ("training", "test"):
         zipped(official / split, tmp_path / f"{split}.zip", within="")
     check_official(find_drive(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("DRIVE_training.zip", "DRIVE_test.zip"),
+        ("Training (2).zip", "testing-20240131T090000Z-001.zip"),
+    ],
+)
+def test_archives_of_the_parts_by_other_names(official, tmp_path, names):
+    for split, name in zip(("training", "test"), names, strict=True):
+        zipped(official / split, tmp_path / name)
+    check_official(find_drive(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["DRIVE-master.zip", "drive dataset.zip", "DRIVE - Digital Retinal Images.zip"]
+)
+def test_archives_of_everything_by_other_names(official, tmp_path, name):
+    zipped(official, tmp_path / name, within="DRIVE-master/data")
+    check_official(find_drive(tmp_path))
+
+
+def test_an_archive_by_a_name_that_tells_nothing_is_named(official, tmp_path):
+    archive = zipped(official, tmp_path / "download.zip", within="")
+    check_official(find_drive(archive))
+    with pytest.raises(
+        DataError, match=r"holds download.zip, not called as .*: name the archive itself, or "
+    ):
+        find_drive(tmp_path)
 
 
 def test_archive_is_unpacked_once_and_mended(archives, private):

@@ -22,6 +22,8 @@ from drive_unet.data.pairing import (
     listed,
     number_of,
     pair_by,
+    pair_up,
+    unique,
     with_images,
 )
 from drive_unet.errors import DataError
@@ -29,6 +31,14 @@ from drive_unet.errors import DataError
 DEPTH = 4  # nested folders, DRIVE/DRIVE/..., that are looked into
 DRIVE = next(layout for layout in LAYOUTS if layout.name == "DRIVE")
 NUMBERS = {"training": range(21, 41), "test": range(1, 21)}
+_NAMES = {  # by which DRIVE's files tell what they are, and all but the labels of which split
+    "image": r"(\d\d)_(training|test)",
+    "vessels": r"(\d\d)_manual1",
+    "fov": r"(\d\d)_(training|test)_mask",
+    "second": r"(\d\d)_manual2",
+}
+_FOLDERS = (*IMAGES, *VESSELS, *FOV, *SECOND)
+_OF_NUMBER = {number: split for split, numbers in NUMBERS.items() for number in numbers}
 _SAMPLE = 10  # photographs; fewer are a sample that somebody chose, more are a copy of DRIVE that lost some
 
 
@@ -37,13 +47,15 @@ def read_split(folder: Path, split: str, painted: bool) -> tuple[Pair, ...]:
 
     Args:
         folder: the split's folder, with `images`, and as far as they exist `1st_manual`, `mask`,
-            `2nd_manual`.
+            `2nd_manual`, or one in which these or both splits lie mixed, see `mixed_splits`.
         split: "training", which must have labels, or "test", which need not.
         painted: painted by `drive_unet.painter.painting`, so that there may be any number of photographs.
 
     Raises:
         DataError: if files are missing, exist twice, or are not those of this split.
     """
+    if split in mixed_splits(folder):
+        return _read_mixed(folder, split)
     image_dir = child(folder, IMAGES)
     if image_dir is None or not images(image_dir):
         raise DataError(
@@ -61,13 +73,59 @@ def read_split(folder: Path, split: str, painted: bool) -> tuple[Pair, ...]:
     vessel_dir, fov_dir, second_dir = map(with_images, (vessel_dir, fov_dir, second_dir))
     return pair_by(
         number_of,
-        lambda file: f"{number_of(file)[0]:02d}",
+        _number,
         image_dir,
         vessel_dir,
         fov_dir,
         second_dir,
         AGAIN,
     )
+
+
+def _number(file: Path) -> str:
+    return f"{number_of(file)[0]:02d}"
+
+
+def mixed_splits(folder: Path) -> dict[str, Path]:
+    """The splits in a folder where DRIVE's files of several kinds, or of both splits, lie side by side.
+
+    That is one with photographs and with labels or masks in itself, of one split or of both, or one whose
+    `images` holds both splits.
+    """
+    kinds = _by_name(folder)
+    splits = {split: folder for split in SPLITS if kinds["image"][split]}
+    if child(folder, IMAGES):
+        return splits if len(splits) > 1 else {}
+    return splits if any(kinds[kind][split] for kind in ("vessels", "fov") for split in splits) else {}
+
+
+def _by_name(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """DRIVE's files in a folder, and in its subfolders of a kind, by kind and split, told by their names."""
+    kinds: dict[str, dict[str, list[Path]]] = {kind: {split: [] for split in SPLITS} for kind in _NAMES}
+    places = [folder, *(entry for entry in folders(folder) if entry.name.lower() in _FOLDERS)]
+    for file in (file for place in places for file in images(place)):
+        for kind, pattern in _NAMES.items():
+            if match := re.fullmatch(pattern, file.stem, re.IGNORECASE):
+                word = match[2] if match.lastindex == 2 else _OF_NUMBER.get(int(match[1]), "training")
+                kinds[kind][word.lower()].append(file)
+    return kinds
+
+
+def _read_mixed(folder: Path, split: str) -> tuple[Pair, ...]:
+    """The photographs of one split of DRIVE in a folder that mixes kinds or splits."""
+    kinds = {
+        kind: unique(folder, ((number_of(file), file) for file in files[split]))
+        for kind, files in _by_name(folder).items()
+    }
+    _check_numbers(folder, split, {number: file for (number, _), file in kinds["image"].items()})
+    if split == "training" and not kinds["vessels"]:
+        raise DataError(
+            f"{folder} holds no vessel labels such as 21_manual1.gif, without which nothing can be learned: "
+            f"{AGAIN}"
+        )
+    words = {"vessels": "vessel labels", "fov": "field-of-view masks", "second": "second labels"}
+    labels = [(what, folder, kinds[kind] or None) for kind, what in words.items()]
+    return pair_up(folder, kinds["image"], labels, _number)
 
 
 def _check_numbers(image_dir: Path, split: str, present: dict[int, Path]) -> None:
@@ -138,7 +196,8 @@ def unpacked_splits(folder: Path) -> dict[str, Path]:
             raise DataError(f"{folder} holds both {listed(candidates)}: leave only the right one there")
         if candidates:
             splits[split] = _unwrapped(candidates[0], split)
-    if not splits and child(folder, IMAGES) and (child(folder, VESSELS) or child(folder, FOV)):
+    part = child(folder, IMAGES) and (child(folder, VESSELS) or child(folder, FOV))
+    if not splits and part and not mixed_splits(folder):
         raise DataError(
             f"{folder} is one part of DRIVE only: name the folder that holds both training and test"
         )
@@ -180,7 +239,7 @@ def zipped_splits(archive: Path) -> dict[str, Path]:
         inside = child(folder, IMAGES)
         names = [file.stem.lower() for file in images(inside)] if inside else []
         splits = {split: folder for split in SPLITS if any(f"_{split}" in name for name in names)}
-        splits = splits or ({} if inside else unpacked_splits(folder))
+        splits = splits or ({} if inside else unpacked_splits(folder) or mixed_splits(folder))
         if splits:
             return splits
         folder = inner_folder(folder)

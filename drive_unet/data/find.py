@@ -16,6 +16,7 @@ from drive_unet.data.drive_copies import (
     inner_folder,
     is_drives,
     is_painted,
+    mixed_splits,
     read_split,
     unpacked_splits,
     zipped_splits,
@@ -96,11 +97,11 @@ def find_dataset(root: str | Path | None = None) -> DriveFolder:
 
     Args:
         root: "embedded"; or a folder, or a zip archive as downloaded, or a folder that holds one of these. It
-            may hold DRIVE (`training` and `test` or `testing`, or their archives), another dataset of
-            `drive_unet.data.layouts`, or photographs of one's own: subfolders `images` and `labels`, and if
-            there are any `fov` or `mask` for masks of the field of view and `second_observer` or `2nd_manual`
-            for the labels of a second observer, paired by number or name (see `pair_folders`). "~" stands for
-            the home folder.
+            may hold DRIVE (`training` and `test` or `testing`, their archives, or all its files side by
+            side), another dataset of `drive_unet.data.layouts`, or photographs of one's own: subfolders
+            `images` and `labels`, and if there are any `fov` or `mask` for masks of the field of view and
+            `second_observer` or `2nd_manual` for the labels of a second observer, paired by number or name
+            (see `pair_folders`). "~" stands for the home folder.
 
     Returns:
         The copy. The test photographs' `vessels` are None where there are no labels, as in the official
@@ -196,7 +197,7 @@ def _descend(folder: Path, root: Path) -> DriveFolder:
             if dataset is not None:
                 return dataset
         if len(splits) < 2:
-            splits = add_archives(folder, splits)
+            splits = add_archives(folder, splits) or mixed_splits(folder)
         if splits:
             return _drive(root, splits)
         inner = inner_folder(folder)
@@ -207,6 +208,12 @@ def _descend(folder: Path, root: Path) -> DriveFolder:
         raise DataError(
             f"{root} is empty: put DRIVE's training.zip and test.zip there as downloaded, or name another "
             "folder"
+        )
+    archives = sorted(entry for entry in root.iterdir() if entry.suffix.lower() == ".zip")
+    if archives:
+        raise DataError(
+            f"{root} holds {listed(archives)}, not called as the archives of known datasets are: name the "
+            "archive itself, or call those of DRIVE's parts training.zip and test.zip"
         )
     raise DataError(
         f"{root} holds neither folders named training and test nor the archives training.zip and test.zip, "

@@ -29,7 +29,8 @@ class Layout:
             there are no other labels.
         fov: pattern of the masks of the field of view.
         second: pattern of the second observer's labels.
-        archive: pattern of what its zip archives are called, without the ending; browsers add " (1)".
+        archive: pattern of what its zip archives are called, without the ending; browsers add " (1)", and
+            Google Drive "-20240131T090000Z-001".
         photographs: how many were published; 0 where nobody knows.
         size: of each (height, width) as published; None where they differ.
     """
@@ -51,7 +52,8 @@ LAYOUTS = (
     Layout(
         "DRIVE",
         "for research and education, not to be passed on (Staal et al. 2004)",
-        archive=r"train(?:ing)?|test(?:ing)?|drive|archive",
+        archive=r"(?:drive[-_ ]?)?(?:train(?:ing)?|test(?:ing)?)|archive"
+        r"|drive(?:[-_ ]*(?:master|main|db|data(?:base|set)?|digital.*|retina.*))?",
         photographs=40,
         size=(584, 565),
     ),
@@ -115,4 +117,8 @@ NAMED = tuple(layout for layout in LAYOUTS if layout.image)  # recognised by the
 def is_archive(stem: str, layouts: tuple[Layout, ...] = PUBLISHED) -> bool:
     """Whether a zip file of this name, without its ending, may be an archive of one of these layouts."""
     patterns = "|".join(layout.archive for layout in layouts if layout.archive)
-    return bool(re.fullmatch(rf"(?:{patterns})(?:[ _-]*(?:\(\d+\)|\d+|copy))?", stem.lower()))
+    return bool(
+        re.fullmatch(
+            rf"(?:{patterns})(?:-\d{{8}}t\d{{6}}z(?:-\d+)*)?(?:[ _-]*(?:\(\d+\)|\d+|copy))?", stem.lower()
+        )
+    )
