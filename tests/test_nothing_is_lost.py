@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -345,12 +346,23 @@ def test_a_log_tells_the_run_as_it_goes(data, tmp_path):
 
 def test_a_finished_model_may_be_resumed_and_stays_as_it_is(data, unbroken, tmp_path):
     model = network()
-    fit(model, *data, out=tmp_path, **SMALL)
+    fit(model, *data, out=tmp_path / "a", **SMALL)
     notes = dict(model.notes)
     for _ in range(2):
-        run = fit(model, *data, out=tmp_path, resume=True, **SMALL)
+        run = fit(model, *data, out=tmp_path / "a", resume=True, **SMALL)
         assert run.history == unbroken[1].history and same(model, unbroken[0])
         assert model.notes["trained_on"] == notes["trained_on"]
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    more, fresh = SMALL | {"steps": 8}, network()
+    whole = fit(fresh, *data, out=tmp_path / "b", resume=True, **more)
+    for _ in range(2):  # for more steps, as another object does, and when they are done
+        run = fit(model, *data, out=tmp_path / "a", resume=True, **more)
+        assert run.history == whole.history and same(model, fresh)
+        assert (model.threshold, model.threshold_single) == (fresh.threshold, fresh.threshold_single)
+        assert model.notes["trained_on"] == fresh.notes["trained_on"]
+    model.notes["training"]["lr"] = 1.0  # of another run, which is not gone on with
+    with pytest.raises(ValueError, match=r"weights that it started from was .*; use its settings"):
+        fit(model, *data, out=tmp_path / "a", resume=True, **SMALL | {"steps": 10})
 
 
 # -------------------------------------------------------------------------------------------- no room

@@ -179,8 +179,8 @@ class Checkpoints:
         differing = [key for key in now if earlier[key] != now[key] or str(now[key] or "").startswith(UNTOLD)]
         model = self.parts["model"]
         trained = {key: value for key, value in model.notes.get("training", {}).items() if key != "run"}
-        if differing == ["start"] and json.loads(json.dumps(trained)) == earlier:
-            differing = []  # the network is what this very run made of the one it started from
+        if {*differing} - {"steps"} == {"start"} and json.loads(json.dumps(trained)) == earlier:
+            differing.remove("start")  # the network is what this very run made of the one it started from
             model.notes = self.notes = saved["notes"]
         if differing == ["steps"] and len(saved["run"]["history"]) == earlier["steps"] < now["steps"]:
             differing, self.finished = [], earlier["steps"]
