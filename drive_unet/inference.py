@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from drive_unet.data.beside import fov_beside
 from drive_unet.data.reading import read_image
-from drive_unet.models import evaluating, fused
+from drive_unet.models import evaluating, fused, logits_of
 from drive_unet.preprocessing.prepare import Prepared, prepare
 from drive_unet.preprocessing.rim import Rim
 from drive_unet.progress import bar
@@ -78,10 +78,11 @@ def predict(
         (H, W) float32, 0..1; 0 outside the field of view.
 
     Raises:
-        ValueError: for an image of another shape, a network whose answer has another, an overlap that leaves
-            too little of the tile, or another angle.
+        ValueError: for an image of another shape, an overlap that leaves too little of the tile, or another
+            angle.
         FloatingPointError: if the network's answer is not a number somewhere.
-        DataError: for a path that cannot be read, or a photograph that shows no field of view.
+        DataError: for a path that cannot be read, a photograph that shows no field of view, or a network
+            whose answer is anything but logits of its size.
     """
     run = Segmenter(model, tta=tta, tile=tile, overlap=overlap, field_of_view=field_of_view, device=device)
     return run(photograph, fov).probability
@@ -288,14 +289,7 @@ class Segmenter:
 
     def _answer(self, batch: Tensor) -> Tensor:
         """The network's probabilities, (B, 1, h, w), for images (B, C, h, w)."""
-        logits = self.model(batch)
-        wanted = (len(batch), 1, *batch.shape[-2:])
-        if tuple(logits.shape) != wanted:
-            raise ValueError(
-                f"the network makes {tuple(logits.shape)} of images {tuple(batch.shape)}, where one logit a "
-                f"pixel is wanted, {wanted}: take one that segments, of one class, and keeps height and width"
-            )
-        return torch.sigmoid(logits.float())
+        return torch.sigmoid(logits_of(self.model, batch).float())
 
     def _tiled(self, batch: Tensor, tile: int) -> Tensor:
         """Blend overlapping tiles with weights that fall off over the overlap; (B, 1, h, w)."""

@@ -13,12 +13,15 @@ Ours rather than MONAI's, which know no field of view; that of clDice is tested 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from drive_unet.errors import DataError, in_one_line
 
 Loss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 
@@ -132,6 +135,58 @@ def combine(**weights: float) -> Loss:
 
 
 LOSSES: dict[str, Loss] = {"bce": bce_loss, "dice": dice_loss, "cldice": cldice_loss}
+
+
+def refuse_no_loss(loss: object) -> None:
+    """Raise a DataError for what cannot be called as ``loss(logits, vessels, fov)``."""
+    if not callable(loss) or isinstance(loss, type):
+        what = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
+        raise DataError(
+            f"{what} is no loss: give a function of logits, vessels and fov, such as combine(bce=1, dice=0.5)"
+        )
+    try:
+        signature = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        signature.bind(None, None, None)
+    except TypeError as error:
+        raise DataError(
+            f"the loss takes {signature}, not logits, vessels and fov ({error}): wrap it, as in lambda "
+            "logits, vessels, fov: own(logits, vessels.float())"
+        ) from error
+
+
+def loss_of(loss: Loss, logits: Tensor, vessels: Tensor, fov: Tensor | None) -> Tensor:
+    """What a loss gives, of which it is made sure that a network can learn by it.
+
+    Raises:
+        DataError: if it is no single number with a gradient, or the loss fails.
+    """
+    try:
+        value = loss(logits, vessels, fov)
+    except (DataError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the loss fails on logits {tuple(logits.shape)} of {logits.dtype} and vessels "
+            f"{tuple(vessels.shape)} of {vessels.dtype} ({in_one_line(error)}): see what it expects; "
+            "vessels.float() makes floats of {0, 1}"
+        ) from error
+    if not isinstance(value, Tensor):
+        fault, remedy = (
+            type(value).__name__,
+            "return the tensor that it is computed as, without item()",
+        )
+    elif value.numel() != 1:
+        fault, remedy = f"a tensor {tuple(value.shape)}", "take its mean inside the field of view"
+    elif not value.is_floating_point():
+        fault, remedy = f"a tensor of {value.dtype}", "compute it in floats"
+    elif not value.requires_grad:
+        fault, remedy = "a number without a gradient", "leave detach(), no_grad() and thresholds out of it"
+    else:
+        return value
+    raise DataError(f"the loss gives {fault}, not one number that depends on the logits: {remedy}")
 
 
 def _weights(fov: Tensor | None, logits: Tensor) -> Tensor:

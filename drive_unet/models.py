@@ -29,6 +29,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from drive_unet.errors import DataError, in_one_line
 from drive_unet.files import write_atomically
 from drive_unet.preprocessing.prepare import Preprocessing
 
@@ -85,6 +86,47 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def logits_of(model: nn.Module, image: Tensor) -> Tensor:
+    """The logits (B, 1, H, W) that a network makes of images (B, C, H, W), of which it is made sure.
+
+    Raises:
+        DataError: if it makes anything else of them, cannot take them, or could not learn by its answer.
+    """
+    try:
+        logits = model(image)
+    except (DataError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            raise  # another process may be why
+        kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()} - {image.dtype}
+        raise DataError(
+            f"the network cannot take images {tuple(image.shape)} of {image.dtype} ({in_one_line(error)}): "
+            + (
+                f"its weights are of {min(map(str, kinds))}, so give both one kind, as model.float() does"
+                if kinds
+                else "let it take any size, as SegmentationModel does, which pads to `multiple`"
+            )
+        ) from error
+    wanted = (len(image), 1, *image.shape[-2:])
+    given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if given == wanted and not logits.is_floating_point():
+        given = f"{wanted} of {logits.dtype}"
+    if given != wanted:
+        raise DataError(
+            f"the network makes {given} of images {tuple(image.shape)}, where one logit a pixel is wanted, "
+            f"{wanted} of floats: take one that segments, of one class, keeps height and width, and returns "
+            "them alone"
+        )
+    learns = torch.is_grad_enabled() and any(weight.requires_grad for weight in model.parameters())
+    if learns and not logits.requires_grad:
+        raise DataError(
+            "the network's logits have no gradient, so that it cannot learn: leave detach(), no_grad() and "
+            "thresholds out of it"
+        )
+    return logits
 
 
 def fused(model: nn.Module) -> nn.Module:
@@ -146,18 +188,21 @@ class SegmentationModel(
             (B, num_classes, H, W) float logits; ``sigmoid`` makes them probabilities.
 
         Raises:
-            ValueError: for an input of another shape or channel count.
+            DataError: for an input of another shape or channel count.
         """
         channels = self.arguments["in_channels"]
         if image.ndim != 4 or image.shape[1] != channels:
-            raise ValueError(
-                f"the network takes (B, {channels}, H, W), this input is {tuple(image.shape)}; "
-                "add the batch dimension with image[None]"
+            remedy = (
+                f"build it with in_channels={image.shape[1]}" if image.ndim == 4 else "give it image[None]"
+            )
+            raise DataError(
+                f"the network takes (B, {channels}, H, W), this input is {tuple(image.shape)}: {remedy}"
             )
         height, width = image.shape[-2:]
         padding = (0, -width % self.multiple, 0, -height % self.multiple)  # right and bottom
         padded = F.pad(image, padding, mode="replicate") if any(padding) else image
-        return self.network(padded)[..., :height, :width]
+        logits = self.network(padded)
+        return logits[..., :height, :width] if isinstance(logits, Tensor) else logits  # see `logits_of`
 
     def network(self, x: Tensor) -> Tensor:
         """Logits for a batch whose height and width are multiples of ``multiple``."""

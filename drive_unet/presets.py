@@ -133,7 +133,7 @@ def train(
             "a stream would have to be painted whole to choose thresholds on: train on it with fit, or give "
             "this function painted_dataset(range(100))"
         )
-    refuse_unlabelled({"training": photographs, "held-out": held_out})
+    refuse_unlabelled({"training": photographs} | ({} if held_out is None else {"held-out": held_out}))
     preset = replace(preset, steps=preset.steps if steps is None else steps, start=start or preset.start)
     if preset.steps < 1:
         raise ValueError(f"steps must be 1 or more, not {preset.steps}")

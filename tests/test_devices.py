@@ -152,7 +152,7 @@ def test_a_training_is_watched_on_its_device(device, truth):
     moved = Sample(image, vessels.to(device), fov.to(device), None)
     with Answers(truth):
         if truth:  # whether labels are {0, 1}
-            watch.labels(moved, 1)
+            watch.batch(moved, 1)
         logits = model(image)
         assert watch.loss(logits.mean(), image, 1) == 0.5
         watch.predictions(logits, moved, FROM)

@@ -270,6 +270,18 @@ def test_what_is_no_dataset_is_refused(eyes):
         diagnose(network(), [(torch.zeros(3, 8, 8), None)])
     with pytest.raises(DataError, match="not \\(C, H, W\\) of one size"):
         diagnose(network(), [(torch.zeros(3, 8, 8), torch.zeros(1, 9, 9))])
+    image, vessels = torch.zeros(3, 8, 8), torch.zeros(1, 8, 8)
+    with pytest.raises(DataError, match="the dataset is a NoneType: give a DRIVEDataset"):
+        diagnose(network(), None)
+    with pytest.raises(DataError, match=r"fov \(8, 8\) has not the form \(1, H, W\)"):
+        diagnose(network(), [(image, vessels, vessels[0])])
+    for empty in (image[:, :0], image * 1j):
+        with pytest.raises(DataError, match="are complex or empty: give real numbers"):
+            diagnose(network(), [(empty, vessels[:, : empty.shape[1]])])
+    with pytest.raises(DataError, match="a network is needed, not 'default': UNet.from_pretrained"):
+        diagnose("default", eyes)
+    with pytest.raises(DataError, match=r"takes \(B, 3, H, W\).*: build it with in_channels=1"):
+        diagnose(network(), [(image[:1], vessels)])
 
 
 def test_layers_stay_in_their_modes(eyes):
@@ -302,6 +314,13 @@ def test_the_page_tells_its_own_steps_and_shares(eyes):
     assert "by photograph: 100.0%" in str(diagnose(network(), whole, steps=0))
 
 
+class Cut(nn.Module):
+    """Lets no gradient through."""
+
+    def forward(self, x):
+        return x.detach()
+
+
 def test_a_frozen_network_and_one_of_another_kind_are_told(eyes):
     frozen = network().requires_grad_(False)
     assert "frozen" in codes(diagnose(frozen, eyes, steps=2))
@@ -311,6 +330,8 @@ def test_a_frozen_network_and_one_of_another_kind_are_told(eyes):
         (nn.Conv2d(3, 2, 1), "(1, 2, "),
         (nn.AvgPool2d(2), "(1, 3, "),
         (nn.Identity(), "(1, 3, "),
+        (nn.LSTM(60, 4), "cannot take images"),
+        (nn.Sequential(nn.Conv2d(3, 1, 1), Cut()), "have no gradient"),
     ):
         with pytest.raises(DataError, match=re.escape(given)):
             diagnose(other, eyes)

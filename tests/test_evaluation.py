@@ -220,6 +220,8 @@ def test_bad_input_gets_one_clear_sentence(dataset, maps, folder):
     unlabelled = DRIVEDataset(folder / "images", None)
     with pytest.raises(DataError, match=r"no vessel labels.*load_drive\(\)"):
         evaluate(maps, unlabelled)
+    with pytest.raises(DataError, match="the dataset is a PosixPath, no DRIVEDataset: give one"):
+        evaluate(maps, folder)
     with pytest.raises(DataError, match="2 predictions for 3 photographs"):
         evaluate(maps[:2], dataset)
     with pytest.raises(DataError, match="image 21 is 48x64, the photograph 64x56"):

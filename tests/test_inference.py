@@ -11,6 +11,7 @@ from scipy import ndimage
 from skimage.data import retina
 
 from drive_unet.data import DRIVEDataset, load_drive
+from drive_unet.errors import DataError
 from drive_unet.inference import Segmenter, predict, predict_all, predict_flips, segment
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet
@@ -231,6 +232,19 @@ class Halving(torch.nn.Module):
 
     def forward(self, image):
         return image[:, :1, ::2, ::2]
+
+
+class Pair(torch.nn.Module):
+    """A network that answers with more than its logits."""
+
+    def forward(self, image):
+        return {"out": image[:, :1]}
+
+
+@pytest.mark.parametrize("tile", [None, 256])
+def test_an_answer_that_is_no_tensor_is_refused_in_words(drive, tile):
+    with pytest.raises(DataError, match="makes dict of images .*, and returns them alone"):
+        predict(Pair(), drive.test[0], tile=tile)
 
 
 @pytest.mark.parametrize("network", [Halving(), UNet(num_classes=2, widths=(4, 6))], ids=["size", "classes"])

@@ -355,8 +355,152 @@ def test_bad_data_and_budgets_are_refused(drive, train):
             fit(network(), train, steps=1, patience=patience)
     with pytest.raises(DataError, match="the training set is a Drive, no DRIVEDataset: .* drive.training"):
         fit(network(), drive)
+    with pytest.raises(DataError, match="the training set is a NoneType, no DRIVEDataset: give one"):
+        fit(network(), None)
     with pytest.raises(DataError, match="the validation set is a list, no DRIVEDataset: give one"):
         fit(network(), train, [train[0]], steps=1)
+
+
+@pytest.mark.parametrize("given", [{"lr": -1}, {"lr": float("nan")}, {"weight_decay": -1}, {"patch_size": 0}])
+def test_numbers_out_of_range_are_refused(train, given):
+    with pytest.raises(ValueError, match=rf"{list(given)[0]}.* must be "):
+        fit(network(), train, steps=1, **SMALL | given)
+
+
+LOSSES = {
+    "a pixel": (
+        lambda logits, vessels, fov: (logits - vessels) ** 2,
+        "tensor .2, 1, 32, 32.*: take its mean",
+    ),
+    "none": (lambda logits, vessels, fov: None, "gives NoneType, not one number .*: return"),
+    "item": (lambda logits, vessels, fov: bce_loss(logits, vessels).item(), "gives float, .* without item"),
+    "pair": (lambda logits, vessels, fov: (bce_loss(logits, vessels), 1), "gives tuple, not one number"),
+    "integer": (
+        lambda logits, vessels, fov: torch.tensor(1),
+        "tensor of torch.int64, .*: compute it in floats",
+    ),
+    "detached": (lambda logits, vessels, fov: logits.detach().mean(), "without a gradient, .*: leave detach"),
+    "two": (
+        lambda logits, vessels: logits.mean(),
+        r"takes \(logits, vessels\), not .*: wrap it, as in lambda",
+    ),
+    "module": (torch.nn.BCEWithLogitsLoss(), r"takes \(input: .*, target: .*\).*, not .*: wrap it"),
+    "class": (torch.nn.BCEWithLogitsLoss, "the class BCEWithLogitsLoss is no loss: give a function"),
+    "name": ("bce", "'bce' is no loss: give a function"),
+    "bytes": (
+        lambda logits, vessels, fov: torch.nn.BCELoss()(logits.sigmoid(), vessels),
+        r"fails on logits \(2, 1, 32, 32\) of torch.float32 and .* torch.uint8 \(Found dtype Byte .*\): ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_by_which_nothing_is_learned_is_refused_in_words(train, name):
+    loss, words = LOSSES[name]
+    with pytest.raises(DataError, match=words) as caught:
+        fit(network(), train, steps=1, loss=loss, **SMALL)
+    assert "\n" not in str(caught.value)
+
+
+class Odd(UNet):
+    """A network that makes something else of its logits."""
+
+    def __init__(self, change):
+        super().__init__(widths=(4, 8))
+        self.change = change
+
+    def network(self, x):
+        return self.change(super().network(x))
+
+
+def unfit(x):
+    raise RuntimeError("Sizes of tensors must match\nexcept in dimension 1.")
+
+
+NETWORKS = {
+    "pair": (
+        lambda: Odd(lambda logits: (logits, logits)),
+        "makes tuple of images .*, and returns them alone",
+    ),
+    "none": (lambda: Odd(lambda logits: None), "makes NoneType of images"),
+    "classes": (lambda: UNet(widths=(4, 8), num_classes=2), r"makes \(2, 2, 32, 32\) of images"),
+    "half": (lambda: Odd(lambda logits: logits[..., ::2, ::2]), r"makes \(2, 1, 16, 16\) of images"),
+    "integers": (lambda: Odd(lambda logits: logits.long()), "of torch.int64 of images"),
+    "detached": (lambda: Odd(lambda logits: logits.detach()), "logits have no gradient, .*: leave detach"),
+    "channels": (
+        lambda: UNet(widths=(4, 8), in_channels=1),
+        r"takes \(B, 1, H, W\).*: build it with in_channels=3",
+    ),
+    "double": (
+        lambda: network().double(),
+        r"cannot take images .*: its weights are of torch.float64, so give",
+    ),
+    "sizes": (
+        lambda: Odd(unfit),
+        r"\(Sizes of tensors must match except in dimension 1\): let it take any size",
+    ),
+    "frozen": (lambda: network().requires_grad_(False), "no weight of the network is to be trained"),
+    "foreign": (
+        lambda: torch.nn.Conv2d(3, 1, 1),
+        "fit trains a SegmentationModel, not a Conv2d: give it UNet",
+    ),
+    "class": (lambda: UNet, "not the class UNet: give it UNet"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_cannot_learn_is_refused_in_words(train, name):
+    make, words = NETWORKS[name]
+    with pytest.raises(DataError, match=words) as caught:
+        fit(make(), train, steps=1, **SMALL)
+    assert "\n" not in str(caught.value)
+
+
+def middle(part):
+    return part[..., 260:292, 260:292]
+
+
+PATCHES = {
+    "nothing": (lambda sample: None, "a transform returned NoneType, no Sample: let it return one"),
+    "pair": (lambda sample: (sample.image, sample.vessels), "a transform returned tuple, no Sample"),
+    "array": (
+        lambda sample: sample._replace(vessels=sample.vessels.numpy()),
+        "made ndarray of the sample's vessels",
+    ),
+    "unlabelled": (
+        lambda sample: sample._replace(vessels=None),
+        "patches of step 1 have no labels: the transform",
+    ),
+    "label": (
+        lambda sample: sample._replace(vessels=sample.vessels[..., :9]),
+        r"images \(2, 3, 32, 32\), labels \(2, 1, 32, 9\) and .*, not of one size in pixels: ",
+    ),
+    "fov": (
+        lambda sample: sample._replace(fov=sample.fov[..., :9]),
+        r"fields of view \(2, 1, 32, 9\), not of one size",
+    ),
+    "empty": (lambda sample: sample._replace(image=sample.image[..., :0]), "not of one size"),
+    "double": (
+        lambda sample: sample._replace(image=sample.image.double() / 255),
+        "images .* of torch.float64",
+    ),
+    "flat": (
+        lambda sample: sample._replace(vessels=sample.vessels[0]),
+        "the labels of step 1 have 32 channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_what_a_transform_leaves_unfit_is_told(train, name):
+    change, words = PATCHES[name]
+
+    def transform(sample):
+        cut = {part: middle(getattr(sample, part)) for part in ("image", "vessels", "fov")}
+        return change(sample._replace(**cut))
+
+    with pytest.raises(DataError, match=words):
+        fit(network(), train.subset(train.names, transform), steps=1, **SMALL)
 
 
 def test_integers_of_numpy_are_taken(train, tmp_path):

@@ -39,8 +39,14 @@ def collate(samples: Sequence[Sample]) -> Sample:
     """The batch of some samples, for a data loader's `collate_fn`; what none of them has is None there too.
 
     Raises:
-        DataError: if their sizes differ, or only some have vessel labels.
+        DataError: if their sizes differ, only some have vessel labels, or one is no `Sample`.
     """
+    for sample in samples:
+        if not isinstance(sample, Sample):
+            raise DataError(
+                f"a transform returned {type(sample).__name__}, no Sample: let it return one, as "
+                "sample._replace(image=...) does"
+            )
     parts = []
     for name, values in zip(Sample._fields, zip(*samples, strict=True), strict=True):
         present = [value for value in values if value is not None]
@@ -60,6 +66,12 @@ def finished(sample: Sample, stored: list[Tensor]) -> Sample:
     """A sample whose image is float32 in 0..1, and which has no memory in common with what is stored."""
     from torchvision import tv_tensors
 
+    for name, part in zip(Sample._fields[:3], sample[:3], strict=True):
+        if part is not None and not isinstance(part, Tensor):
+            raise DataError(
+                f"a transform made {type(part).__name__} of the sample's {name}: let it keep tensors, as "
+                "torch.from_numpy makes them"
+            )
     own = {part.untyped_storage().data_ptr() for part in stored}
 
     def apart(part: Tensor | None) -> Tensor | None:

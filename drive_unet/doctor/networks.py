@@ -20,7 +20,7 @@ from drive_unet.doctor.inspection import ERROR, NOTE, WARNING, Finding, worst_fi
 from drive_unet.errors import DataError
 from drive_unet.losses import bce_loss
 from drive_unet.metrics.exact import count
-from drive_unet.models import evaluating
+from drive_unet.models import evaluating, logits_of
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.training.processes import callers_generators
 from drive_unet.training.watch import first_not_finite, likely_causes
@@ -136,6 +136,8 @@ def diagnose(model: nn.Module, dataset: Any, *, steps: int = STEPS, seed: int = 
         DataError: if the dataset is empty, has no labels, its items are something else, or the network does
             not answer with logits of their size.
     """
+    if not isinstance(model, nn.Module):
+        raise DataError(f"a network is needed, not {model!r}: UNet.from_pretrained loads one by its name")
     result = Diagnosis()
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     items = [_item(item, device) for item in _items(model, dataset)]
@@ -164,6 +166,10 @@ Item = tuple[
 
 
 def _items(model: nn.Module, dataset: Any) -> list[Any]:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise DataError(
+            f"the dataset is a {type(dataset).__name__}: give a DRIVEDataset, or pairs of tensors"
+        )
     if not len(dataset):
         raise DataError("the dataset is empty: name the folder that holds the photographs")
     if isinstance(dataset, DRIVEDataset):
@@ -189,6 +195,13 @@ def _item(item: Any, device: torch.device) -> Item:
             f"image {tuple(image.shape)} and vessels {tuple(vessels.shape)} are not (C, H, W) of one size: "
             "transform both alike"
         )
+    if any(part is not None and part.is_complex() for part in (image, vessels, fov)) or not image.numel():
+        raise DataError(f"image {tuple(image.shape)}, vessels or fov are complex or empty: give real numbers")
+    if fov is not None and fov.shape != (1, *image.shape[1:]):
+        raise DataError(
+            f"fov {tuple(fov.shape)} has not the form (1, H, W) of image {tuple(image.shape)}: transform "
+            "both alike"
+        )
     image, vessels = image.as_subclass(Tensor).to(device), vessels.as_subclass(Tensor).to(device)
     fov = torch.ones_like(image[:1]) if fov is None else fov.as_subclass(Tensor).to(device)
     if isinstance(item, Sample):
@@ -200,16 +213,9 @@ def _answers(result: Diagnosis, model: nn.Module, items: list[Item]) -> bool:
     """Whether the network answers as it is asked to, with numbers; where not, nothing follows from them."""
     if not any(bool((part[2] > 0).any()) for part in items):
         raise DataError("the field of view is empty in each photograph, so nothing is learned: look at them")
-    for image, vessels, _ in items:
-        with torch.no_grad():
-            logits = model(image)
-        wanted = (len(image), 1, *vessels.shape[-2:])
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if given != wanted:
-            raise DataError(
-                f"of {tuple(image.shape)} the network makes {given}, not logits {wanted}, one number a "
-                "pixel: give it one output channel and the size of its input"
-            )
+    for number, (image, _, _) in enumerate(items):
+        with torch.set_grad_enabled(number == 0):  # one tells whether there is a gradient
+            logits = logits_of(model, image)
         if not bool(torch.isfinite(image).all() and torch.isfinite(logits).all()):
             what = f"numbers that are not finite come from {first_not_finite(model, image)}"
             result.findings.append(

@@ -548,6 +548,11 @@ def _name(part: Record) -> str:
 
 def refuse_unlabelled(dataset: DRIVEDataset) -> None:
     """DataError if there is nothing to score, or nothing to score it against."""
+    if not isinstance(dataset, DRIVEDataset):
+        raise DataError(
+            f"the dataset is a {type(dataset).__name__}, no DRIVEDataset: give one, such as "
+            "load_drive().held_out"
+        )
     if len(dataset) == 0:
         raise DataError("There is no photograph to score: the dataset is empty.")
     if not dataset.has_labels:

@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list
+from torch import nn
 
 from drive_unet.augmentation import training_transform
 from drive_unet.data.dataset import DRIVEDataset
@@ -26,8 +27,8 @@ from drive_unet.data.drive import Drive
 from drive_unet.data.painted import PaintedStream
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
-from drive_unet.losses import Loss, combine
-from drive_unet.models import SegmentationModel
+from drive_unet.losses import Loss, combine, loss_of, refuse_no_loss
+from drive_unet.models import SegmentationModel, logits_of
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
 from drive_unet.training.averages import moving_average
@@ -184,21 +185,27 @@ def fit(
         A `TrainingRun`.
 
     Raises:
-        DataError: datasets without labels, or sharing a photograph, or an ``out`` that cannot be written or
-            that another training writes into.
+        DataError: datasets without labels, or sharing a photograph, an ``out`` that cannot be written or
+            that another training writes into, or a network or a loss by which nothing can be learned.
         FloatingPointError: if the loss becomes infinite or not a number, in any process.
-        ValueError: for budgets or ``patience`` below one, an ``average`` or a ``seed`` out of range,
-            ``resume`` with ``overwrite``, without ``out`` or of a run with other settings, an ``out`` that
-            holds a run without ``resume`` or ``overwrite``, or weights without a checkpoint without
+        ValueError: for budgets or ``patience`` below one, rates below 0, an ``average`` or a ``seed`` out of
+            range, ``resume`` with ``overwrite``, without ``out`` or of a run with other settings, an ``out``
+            that holds a run without ``resume`` or ``overwrite``, or weights without a checkpoint without
             ``overwrite``.
     """
     refuse_both(resume, overwrite)
-    refuse_unlabelled({"training": train, "validation": validation})
-    steps, batch_size, validate_every = map(index, (steps, batch_size, validate_every))
-    if min(steps, batch_size, validate_every) < 1:
+    _refuse_untrainable(model)
+    refuse_unlabelled({"training": train} | ({} if validation is None else {"validation": validation}))
+    steps, batch_size, validate_every, patch_size = map(
+        index, (steps, batch_size, validate_every, patch_size)
+    )
+    if min(steps, batch_size, validate_every, patch_size) < 1:
         raise ValueError(
-            f"steps, batch_size and validate_every must be 1 or more: {steps, batch_size, validate_every}"
+            "steps, batch_size, validate_every and patch_size must be 1 or more: "
+            f"{steps, batch_size, validate_every, patch_size}"
         )
+    if not (0 <= lr < math.inf and 0 <= weight_decay < math.inf):
+        raise ValueError(f"lr and weight_decay must be numbers of 0 or more: {lr, weight_decay}")
     seed = refuse_seed(seed)
     if patience is not None and patience < 1:
         raise ValueError(f"patience must be 1 validation or more, or None, not {patience}")
@@ -213,6 +220,7 @@ def fit(
     if validation is not None:
         _refuse_shared(train, validation)
     loss = loss or combine(bce=1.0, dice=0.5)
+    refuse_no_loss(loss)
     with (
         accelerated(mixed_precision) as accelerator,
         alone_in(folder if accelerator.is_main_process else None),
@@ -264,12 +272,12 @@ def fit(
             for step, batch in enumerate(whole.of(stream), start=done + 1):
                 if run.stopped_early:
                     break
-                watch.labels(batch, step)
+                watch.batch(batch, step)
                 draw_for(seed, step, accelerator.process_index)
                 image = standardise(batch.image, batch.fov, batch.levels)
                 with accelerator.autocast():
-                    logits = network(image)
-                value = loss(logits, batch.vessels, batch.fov)
+                    logits = logits_of(network, image)
+                value = loss_of(loss, logits, batch.vessels, batch.fov)
                 shown_loss = watch.loss(value, image, step)
                 row = {"step": step, "loss": shown_loss, "lr": float(schedule.get_last_lr()[0])}
                 optimizer.zero_grad()
@@ -406,13 +414,28 @@ def learned_from(
     return notes
 
 
-def refuse_unlabelled(sets: dict[str, DRIVEDataset | None]) -> None:
+def _refuse_untrainable(model: object) -> None:
+    """Raise a DataError for what is no network of the package's kind, or none that can learn."""
+    if not isinstance(model, nn.Module) or not hasattr(model, "preprocessing"):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise DataError(
+            f"fit trains a SegmentationModel, not {what}: give it UNet(), or derive your network from "
+            "drive_unet.models.SegmentationModel"
+        )
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise DataError(
+            "no weight of the network is to be trained, for it has none or all are frozen: "
+            "model.requires_grad_(True) thaws them"
+        )
+
+
+def refuse_unlabelled(sets: dict[str, DRIVEDataset]) -> None:
     """Raise a DataError for a set without labels, or that is none; the sets are named by their roles."""
     for role, dataset in sets.items():
-        if dataset is not None and not isinstance(dataset, DRIVEDataset):
+        if not isinstance(dataset, DRIVEDataset):
             parts = "one of its parts, such as drive.training" if isinstance(dataset, Drive) else "one"
             raise DataError(f"the {role} set is a {type(dataset).__name__}, no DRIVEDataset: give {parts}")
-        if dataset is not None and not dataset.has_labels:
+        if not dataset.has_labels:
             raise DataError(
                 f"the {role} set has {len(dataset)} photographs and no vessel labels; "
                 "it needs labelled photographs, such as load_drive().training"

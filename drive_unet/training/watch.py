@@ -42,16 +42,24 @@ class Watch:
         self.best = math.inf
         self.said: set[str] = set()
 
-    def labels(self, batch: Sample, step: int) -> None:
-        """Look at the labels of the first steps.
+    def batch(self, batch: Sample, step: int) -> None:
+        """Look at the patches of the first steps, and at their labels above all.
 
         Raises:
-            DataError: if they are not {0, 1}, or not of one channel.
+            DataError: if labels are not {0, 1}, or not of one channel, or parts differ in size.
         """
         if step > FIRST:
             return
-        vessels = batch.vessels
-        if vessels.shape[1] != 1:
+        vessels, sides = batch.vessels, tuple(batch.image.shape[-2:])
+        if vessels is None:
+            raise DataError(f"the patches of step {step} have no labels: the transform must keep them")
+        if 0 in sides or any(mask is not None and tuple(mask.shape[-2:]) != sides for mask in batch[1:3]):
+            shapes = [None if part is None else tuple(part.shape) for part in batch[:3]]
+            raise DataError(
+                f"the patches of step {step} have images {shapes[0]}, labels {shapes[1]} and fields of view "
+                f"{shapes[2]}, not of one size in pixels: the transform must cut and turn all alike"
+            )
+        if vessels.ndim != 4 or vessels.shape[1] != 1:
             raise DataError(
                 f"the labels of step {step} have {vessels.shape[1]} channels, {tuple(vessels.shape)}: they "
                 "need one, 1 where there is vessel; leave the transforms of colour images off them"
@@ -111,7 +119,7 @@ class Watch:
         if step < FROM or step % EVERY or "predictions" in self.said:
             return
         with torch.no_grad():
-            fov = batch.fov > 0
+            fov = torch.ones_like(batch.vessels, dtype=torch.bool) if batch.fov is None else batch.fov > 0
             inside = torch.sigmoid(logits.detach().float())[fov]
             truth = batch.vessels[fov] > 0
             called = (inside >= 0.5).float().mean().item()
