@@ -1,12 +1,15 @@
 """Training that is killed at random moments, gone on with, and compared with the unbroken run.
 
 `python tests/kills.py --kills 50` does so on one and on two processes, with 0 and with 2 workers, and prints
-what came of it. `test_nothing_is_lost.py` runs the same with few kills.
+what came of it and how long a kill took; `--processes 2 --workers 2` does so in that setting alone. With
+`--out FOLDER` the same command goes on where it was stopped. `test_nothing_is_lost.py` runs the same with few
+kills.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -188,8 +192,14 @@ def start(data: Path, out: Path, workers: int, processes: int, moment: tuple = (
     ]
     for process in started:
         process.start()
-    while all(process.exitcode is None for process in started):
-        time.sleep(0.005)
+    try:
+        while all(process.exitcode is None for process in started):
+            time.sleep(0.005)
+    except BaseException:  # the campaign is stopped, which is to leave nobody who holds the run's folder
+        for process in started:
+            process.kill()
+            process.join()
+        raise
     if moment:
         started[dying].join(1)  # whose end another process may have noticed first
     killed = started[dying].exitcode == -signal.SIGKILL
@@ -213,17 +223,28 @@ def same(first: dict, second: dict) -> bool:
 
 
 def campaign(folder: Path, kills: int, workers: int, processes: int, seed: int = 0) -> dict[str, int]:
-    """Kill so many times; by stage how often, and how many runs were finished and ended identically."""
-    draw = random.Random(f"{seed} {workers} {processes}")
-    data, unbroken = folder / "data", folder / "unbroken"
-    photographs(data)
-    begun = time.perf_counter()
-    if not start(data, unbroken, workers, processes):
-        raise RuntimeError("the unbroken run was killed")
-    seconds = time.perf_counter() - begun
-    counts = dict.fromkeys((*STAGES, "kills", "runs", "identical"), 0)
+    """Kill so many times; by stage how often, and how many runs were finished and ended identically.
+
+    The folder keeps the counts, so that a campaign that was stopped goes on there.
+    """
+    data, unbroken, kept = folder / "data", folder / "unbroken", folder / "counts.json"
+    if kept.exists():
+        counts, seconds = json.loads(kept.read_text())
+    else:
+        for left in (data, unbroken):
+            shutil.rmtree(left, ignore_errors=True)
+        photographs(data)
+        begun = time.perf_counter()
+        if not start(data, unbroken, workers, processes):
+            raise RuntimeError("the unbroken run was killed")
+        counts, seconds = (
+            dict.fromkeys((*STAGES, "kills", "runs", "identical"), 0),
+            time.perf_counter() - begun,
+        )
+        kept.write_text(json.dumps([counts, seconds]))
     out = folder / "killed"
     while counts["kills"] < kills or out.exists():
+        draw = random.Random(f"{seed} {workers} {processes} {counts['kills'] + counts['runs']}")
         stage = STAGES[counts["kills"] % len(STAGES)]
         most = {"in a step": STEPS, "in validation": 4}.get(stage, 6)
         moment = (stage, draw.randrange(most), draw.uniform(0, seconds))
@@ -237,23 +258,38 @@ def campaign(folder: Path, kills: int, workers: int, processes: int, seed: int =
             counts[stage] += 1
             counts["kills"] += 1
             out.mkdir(exist_ok=True)
+        files.write_atomically(kept, lambda file: file.write(json.dumps([counts, seconds]).encode()))
     return counts
 
 
 def main() -> int:
     """The campaigns of the command line; returns 0 if every run that went on ended as the unbroken one."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50, help="in each of the four settings")
+    parser.add_argument("--kills", type=int, default=50, help="in each setting, by default of four")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--out", type=Path, help="a folder that keeps what was done, to go on there")
     options = parser.parse_args()
     failed = False
-    for processes in (1, 2):
-        for workers in (0, 2):
-            with tempfile.TemporaryDirectory() as folder:
-                counts = campaign(Path(folder), options.kills, workers, processes, options.seed)
-            failed |= counts["identical"] < counts["runs"]
-            print(f"{processes} processes, {workers} workers: {counts}", flush=True)
+    for processes, workers in product(options.processes, options.workers):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            if options.out:
+                folder = options.out / f"{processes} {workers} {options.seed}"
+                folder.mkdir(parents=True, exist_ok=True)
+            before, begun = done(folder), time.perf_counter()
+            counts = campaign(folder, options.kills, workers, processes, options.seed)
+            each = (time.perf_counter() - begun) / max(1, counts["kills"] - before)
+        failed |= counts["identical"] < counts["runs"]
+        print(f"{processes} processes, {workers} workers: {counts}, {each:.1f} s a kill", flush=True)
     return int(failed)
+
+
+def done(folder: Path) -> int:
+    """Kills of a campaign that was stopped."""
+    kept = folder / "counts.json"
+    return json.loads(kept.read_text())[0]["kills"] if kept.exists() else 0
 
 
 if __name__ == "__main__":

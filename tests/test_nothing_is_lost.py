@@ -98,6 +98,29 @@ def test_a_killed_run_ends_bit_for_bit_as_the_unbroken_one(tmp_path, processes, 
     assert counts["identical"] == counts["runs"]
 
 
+def test_a_campaign_of_kills_that_is_stopped_goes_on(tmp_path, monkeypatch):
+    moments = []
+
+    def start(data, out, workers, processes, moment=(), dying=0):
+        moments.append(moment)
+        if len(moments) == 4:
+            raise KeyboardInterrupt
+        out.mkdir(exist_ok=True)
+        torch.save({"weights": {}}, out / "result.pt")
+        return not moment
+
+    monkeypatch.setattr(kills, "photographs", lambda folder: None)
+    monkeypatch.setattr(kills, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        kills.campaign(tmp_path, 3, 2, 2)
+    assert kills.done(tmp_path) == 2
+    counts = kills.campaign(tmp_path, 3, 2, 2)
+    assert (counts["kills"], counts["runs"], counts["identical"]) == (3, 1, 1)
+    assert moments[0] == moments[-1] == () and moments[4] == moments[3], (
+        "the one that was stopped is repeated"
+    )
+
+
 @needs_fork
 @pytest.mark.parametrize("dies", [True, False])
 def test_a_process_may_fail_for_the_one_that_was_killed_and_for_nothing_else(tmp_path, monkeypatch, dies):
