@@ -151,7 +151,9 @@ def test_a_crossing_is_one_branch_point(width, angle):
 
 def test_the_fractal_dimension():
     assert box_counting_dimension(np.pad(np.ones((150, 150), bool), 9)) == pytest.approx(2, abs=0.05)
-    assert measure(np.pad(np.ones((150, 150), bool), 9))["fractal_dimension"] == pytest.approx(2, abs=0.05)
+    square = np.pad(np.ones((150, 150), bool), 9)
+    assert measure(square)["fractal_dimension"] == pytest.approx(2, abs=0.05)
+    assert np.isnan(measure(square, fractal=False)["fractal_dimension"])
     for angle in (0.1, 0.8, 1.3):
         assert measure(line(240, 4, angle))["fractal_dimension"] == pytest.approx(1, abs=0.05)
     for length, known in ((40, False), (60, True)):

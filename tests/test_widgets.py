@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import threading
 
 import ipywidgets
 import numpy as np
@@ -176,6 +178,51 @@ def test_another_view_measures_nothing_afresh(explorer, monkeypatch):
     shown = explorer.table.value
     monkeypatch.setattr(explorer_module, "measure", None)  # it would fail
     explorer.zoom.value = 3
+    assert explorer.table.value == shown
+
+
+def test_moving_on_waits_for_no_measurement(explorer, scene, monkeypatch):
+    _, probability, vessels, fov = scene
+    going, may_go, thresholds = threading.Event(), threading.Event(), []
+
+    def slow(found, fov, probability=None, *, threshold=None, **options):
+        thresholds.append(threshold)
+        going.set()
+        assert may_go.wait(30)
+        return measure(found, fov, probability, threshold=threshold, **options)
+
+    async def drag():
+        explorer.measuring.value = True
+        for threshold in (0.25, 0.35, 0.45):
+            explorer.threshold.value = threshold
+        density = (((probability >= 0.45) & fov).sum() / fov.sum(), vessels.sum() / fov.sum())
+        cells = "".join(f"<td>{each:.4f}</td>" for each in density)
+        assert f"{cells}</tr>" in explorer.table.value, "what is counted follows at once"
+        assert explorer.table.value.count("<td>…</td><td>…</td>") == 4
+        assert "is measured once the controls rest" in explorer.table.value
+        await asyncio.to_thread(going.wait, 30)
+        picture = explorer.picture.value
+        explorer.threshold.value = 0.2  # while a thread measures
+        assert explorer.picture.value != picture
+        may_go.set()
+        while "…" in explorer.table.value:
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(explorer_module, "REST", 0.0)
+    monkeypatch.setattr(explorer_module, "measure", slow)
+    asyncio.run(asyncio.wait_for(drag(), 60))
+    assert thresholds == [0.45, 0.2, None], "one at a time, and none that was moved past"
+    found = measure((probability >= 0.2) & fov, fov, probability, threshold=0.2)
+    for key, digits in (("calibre_mean", 2), ("branch_points", 0)):
+        assert f"<td>{found[key]:.{digits}f}</td>" in explorer.table.value
+
+
+def test_measurements_are_kept_for_a_way_back(explorer, monkeypatch):
+    explorer.measuring.value = True
+    shown = explorer.table.value
+    explorer.threshold.value = 0.2
+    monkeypatch.setattr(explorer_module, "measure", None)  # it would fail
+    explorer.threshold.value = 0.5
     assert explorer.table.value == shown
 
 

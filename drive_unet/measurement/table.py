@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from drive_unet.errors import DataError
 from drive_unet.measurement.fractal import box_counting_dimension
@@ -179,6 +179,7 @@ def measure(
     threshold: float | None = None,
     disc: Disc | tuple[float, float, float] | None = None,
     scale: float | None = None,
+    fractal: bool = True,
 ) -> Measurements:
     """Measure the vessels of one photograph.
 
@@ -190,6 +191,7 @@ def measure(
         threshold: of the probability, at and above which a pixel was called vessel; None works it out.
         disc: (row, column, diameter) of the optic disc in pixels, for the zones; None leaves them out.
         scale: micrometres to a pixel, where it is known.
+        fractal: whether the fractal dimension is found, too, which takes a third of the time; else it is nan.
 
     Returns:
         The table.
@@ -221,10 +223,11 @@ def measure(
             raise DataError(f"{disc}: a disc has a place, and a diameter of more than 0 pixels.")
     vessels = vessels & inside
     traced = trace(vessels, None if probability is None else _coverage(vessels, probability, threshold))
-    rim = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    rim = _rim(inside)
     points = _in_a_row(traced.segments)
     values = {WHOLE: _region(vessels, inside, traced, points, rim)}
-    values[WHOLE]["fractal_dimension"] = _dimension(vessels, traced, values[WHOLE]["calibre_mean"])
+    if fractal:
+        values[WHOLE]["fractal_dimension"] = _dimension(vessels, traced, values[WHOLE]["calibre_mean"])
     if disc is not None:
         rows, cols = np.ogrid[: vessels.shape[0], : vessels.shape[1]]
         away = np.hypot(rows - disc.row, cols - disc.column) / disc.diameter
@@ -302,7 +305,7 @@ def _steepest(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _region(
-    vessels: np.ndarray, region: np.ndarray, traced: Trace, points: _Points, rim: np.ndarray
+    vessels: np.ndarray, region: np.ndarray, traced: Trace, points: _Points, rim: spatial.KDTree
 ) -> dict[str, float]:
     """The measures of what lies in a region (H, W) bool of the field of view."""
     values = dict.fromkeys(MEASURES, float("nan"))
@@ -318,7 +321,8 @@ def _region(
     # where the field of view cuts a vessel off, the vessel does not end
     ends = traced.end_points[_at(traced.end_points, region)]
     typical = values["calibre_mean"] if np.isfinite(values["calibre_mean"]) else 1.0
-    values["end_points"] = float((_at(ends, rim) > 1.5 + typical / 2).sum())
+    away = rim.query(np.rint(ends).clip(0, np.array(vessels.shape) - 1))[0] if len(ends) else np.empty(0)
+    values["end_points"] = float((away > 1.5 + typical / 2).sum())
     arcs, chords, bends = _pieces(points, inside)
     straight = (arcs >= SHORTEST) & (chords > 0)
     if straight.any():
@@ -327,6 +331,15 @@ def _region(
     if long.any():
         values["curvature"] = float(np.average(bends[long], weights=arcs[long]))
     return values
+
+
+def _rim(inside: np.ndarray) -> spatial.KDTree:
+    """The nearest pixels around a field of view (H, W) bool, some of them outside the frame.
+
+    Few points are looked up in it: a tenth of the time of a distance for every pixel.
+    """
+    inside = np.pad(inside, 2)
+    return spatial.KDTree(np.argwhere(ndimage.binary_dilation(inside) & ~inside) - 2)
 
 
 def _at(points: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ readers, comes in an HTML widget.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import io
@@ -55,8 +56,9 @@ HELP = (
     "Picture: wheel zooms, drag moves, double click shows all. Keys on it: + − zoom, arrows move, "
     "0 shows all, n p next and previous, s saves."
 )
-#: What the table of measurements shows of `MEASURES`.
+#: What the table shows of `MEASURES`; the first is counted at every redraw, the others take long.
 SHOWN = ("area_density", "length_density", "calibre_mean", "branch_points", "tortuosity")
+REST = 0.3  # seconds that the controls must rest before vessels are measured
 _RIM = "#8C8C8C"
 _INFERNO = (mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255 + 0.5).astype(np.uint8)
 
@@ -178,6 +180,13 @@ class _View(NamedTuple):
     truth: np.ndarray | None  # the reference there
 
 
+class _Source(NamedTuple):
+    """What is measured: what a threshold gives of an image, or its label."""
+
+    image: int
+    threshold: float | None
+
+
 class Explorer(widgets.VBox):
     """A picture with its controls beside it; see `explore`.
 
@@ -202,8 +211,9 @@ class Explorer(widgets.VBox):
         self._samples, self._predict = samples, predict
         self._names = [str(name) for name in names]
         self._views: OrderedDict[int, _View] = OrderedDict()
-        self._of_label: dict[int, dict[str, float]] = {}  # measurements, by image
-        self._measured: tuple[tuple[int, float] | None, str] = (None, "")  # image and threshold, the table
+        self._numbers: dict[_Source, Mapping[str, float]] = {}  # what was measured so far
+        self._resting: asyncio.TimerHandle | None = None  # until when the next measurement waits
+        self._busy = False  # whether a thread is measuring; all else is done in the kernel's own
         self._quiet = False
         full = {"width": "auto"}
         narrow = {"description_width": "72px"}
@@ -400,22 +410,63 @@ class Explorer(widgets.VBox):
         self.picture.value = encode(self.view())
         self.line.value = _scores(view, self.threshold.value)
         self.legend.value = _legend(layer)
-        self.table.value = self._measurements(view) if self.measuring.value else ""  # last: it takes longest
+        self._measure(view)
 
-    def _measurements(self, view: _View) -> str:
-        """The table of what the threshold gives, beside the label's; worked out anew only for another one."""
-        index, threshold = self.image.value, self.threshold.value
-        if self._measured[0] != (index, threshold):
-            found = (view.probability >= threshold) & (True if view.fov is None else view.fov)
-            columns: dict[str, Mapping[str, float]] = {
-                "found": measure(found, view.fov, view.probability, threshold=threshold).values["whole"]
-            }
-            if view.vessels is not None:
-                if index not in self._of_label:
-                    self._of_label[index] = dict(measure(view.vessels, view.fov).values["whole"])
-                columns["label"] = self._of_label[index]
-            self._measured = (index, threshold), _table(columns)
-        return self._measured[1]
+    def _measure(self, view: _View) -> None:
+        """Show what is known of the vessels, and measure the rest when the controls rest, in a thread.
+
+        So moving on never waits for it. Where no event loop runs, as in a script, it is measured at once.
+        """
+        self.table.value = self._table(view)
+        if self._missing() is None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            while (source := self._missing()) is not None:
+                self._numbers[source] = _measured(view, source.threshold)
+            self.table.value = self._table(view)
+            return
+        if self._resting is not None:
+            self._resting.cancel()
+        self._resting = loop.call_later(REST, self._begin, loop)
+
+    def _missing(self) -> _Source | None:
+        """What is to be measured for the table shown now: first what the threshold gives, then the label."""
+        index = self.image.value
+        wanted = [_Source(index, self.threshold.value), _Source(index, None)]
+        if not self.measuring.value or self._view().vessels is None:
+            wanted = wanted[: int(self.measuring.value)]
+        return next((source for source in wanted if source not in self._numbers), None)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._resting = None
+        source = self._missing()
+        if source is None or self._busy:
+            return
+        self._busy = True
+        work = loop.run_in_executor(None, _measured, self._view(), source.threshold)
+        work.add_done_callback(lambda done: self._finish(loop, source, done))
+
+    def _finish(self, loop: asyncio.AbstractEventLoop, source: _Source, done: asyncio.Future) -> None:
+        self._busy = False
+        self._numbers[source] = done.result()
+        self.table.value = self._table(self._view())
+        if self._resting is None:
+            self._begin(loop)
+
+    def _table(self, view: _View) -> str:
+        """The table of measurements; of what is not measured yet, the density alone."""
+        if not self.measuring.value:
+            return ""
+        columns = {"found": (view.values >= self.threshold.value, self.threshold.value)}
+        if view.truth is not None:
+            columns["label"] = (view.truth, None)
+        numbers: dict[str, Mapping[str, float]] = {}
+        for name, (vessels, threshold) in columns.items():
+            counted = {SHOWN[0]: np.count_nonzero(vessels) / max(vessels.size, 1)}
+            numbers[name] = self._numbers.get(_Source(self.image.value, threshold), counted)
+        return _table(numbers)
 
 
 _DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # one clear pixel
@@ -445,16 +496,35 @@ def _scores(view: _View, threshold: float) -> str:
     return f"{listed} (this image, {where}, threshold {threshold:.2f})"
 
 
+def _measured(view: _View, threshold: float | None) -> dict[str, float]:
+    """What is shown of the measurements of what a threshold gives; without one, of the label."""
+    if threshold is None:
+        assert view.vessels is not None
+        table = measure(view.vessels, view.fov, fractal=False)
+    else:
+        found = (view.probability >= threshold) & (True if view.fov is None else view.fov)
+        table = measure(found, view.fov, view.probability, threshold=threshold, fractal=False)
+    return {key: table[key] for key in SHOWN}
+
+
 def _table(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """Measurements as a table, a column for each source."""
+    """Measurements as a table, a column for each source; … stands for those that are still to come."""
     lines = ["<tr><th></th>" + "".join(f"<th>{name}</th>" for name in columns) + "</tr>"]
     for key in SHOWN:
         each = MEASURES[key]
         title = f"{each.title}, {each.unit}" if each.unit else each.title
-        numbers = [values[key] for values in columns.values()]
-        cells = [f"<td>{x:.{each.digits}f}</td>" if x == x else "<td>-</td>" for x in numbers]
+        cells = [f"<td>{_cell(values.get(key), each.digits)}</td>" for values in columns.values()]
         lines.append(f'<tr><td style="text-align:left">{title}</td>{"".join(cells)}</tr>')
-    return f'<table style="width:100%;text-align:right;line-height:1.3">{"".join(lines)}</table>'
+    table = f'<table style="width:100%;text-align:right;line-height:1.3">{"".join(lines)}</table>'
+    if all(key in values for values in columns.values() for key in SHOWN):
+        return table
+    return f"{table}<small>… is measured once the controls rest; large pictures take seconds</small>"
+
+
+def _cell(value: float | None, digits: int) -> str:
+    if value is None:
+        return "…"
+    return f"{value:.{digits}f}" if value == value else "-"
 
 
 def _legend(layer: str) -> str:
