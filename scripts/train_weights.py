@@ -12,9 +12,8 @@ take their thresholds from ten others, the former at three sizes; no genuine pix
 starts from the latter and learns by the preset "laptop" from the 20 labelled photographs of DRIVE; its
 thresholds come from cross-validation, in which every photograph is predicted by a network that never saw it
 (`python benchmarks/cross_validate.py --data DRIVE --preset laptop`). `drive`, `open` and `default` learn at
-full resolution from painted eyes beside DRIVE, HRF and both. `open` starts from `synthetic`, `drive` from
-`start`, which is the same in fewer steps, and `default` from `drive`; what they start from is trained before
-them unless it lies in the folder of runs already.
+full resolution from painted eyes beside DRIVE, HRF and both. `open` and `drive` start from `synthetic`,
+`default` from `drive`; what they start from is trained before them unless it lies in the folder of runs.
 
 A run that was stopped goes on at its last checkpoint. With `--without FOLD` the photographs of that fold, of
 five, of each camera are left out of these three: thresholds are then chosen and scores printed on
@@ -108,8 +107,7 @@ RECIPES = {
         7000, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810), precision="bf16"
     ),
     "synthetic-fast": Recipe(4500, NEAR_DRIVE, precision="bf16"),
-    "start": Recipe(2500, cameras(900, 0.5), FULL, preprocessing=Preprocessing(finest=810)),
-    "drive": Recipe(6000, training_transform(), start="start", shares={"drive": 4}, precision="bf16"),
+    "drive": Recipe(6000, training_transform(), start="synthetic", shares={"drive": 4}, precision="bf16"),
     "default": Recipe(
         5000,
         cameras(1200, 0.3, exact=0.7),
@@ -291,7 +289,7 @@ def main() -> None:
         else by_recipe(options.name, options)
     )
     model.notes |= {"versions": versions()}
-    packaged = options.name != "start" and options.without is None
+    packaged = options.without is None
     folder = options.out if packaged else options.runs
     path = model.save_pretrained(folder / f"{run_name(options.name, options.without)}.safetensors", half=True)
     print(

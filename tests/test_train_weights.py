@@ -44,10 +44,10 @@ def test_default_learns_from_both_cameras_after_one_of_them_and_painted_eyes(
     assert "DRIVE, left out, one pass" in shown and "HRF, left out, four flips" in shown
     assert not out.exists(), "weights that have not learned from everything are not packaged"
     part = UNet.from_pretrained(runs / "default-without-1.safetensors")
-    start = (runs / "start.safetensors").read_bytes()
+    start = (runs / "synthetic.safetensors").read_bytes()
 
     run(monkeypatch, *words)
-    assert (runs / "start.safetensors").read_bytes() == start, "first weights that are there are taken"
+    assert (runs / "synthetic.safetensors").read_bytes() == start, "first weights that are there are taken"
     model = UNet.from_pretrained(out / "default.safetensors")
     assert model.preprocessing == Preprocessing(finest=1080)
     assert {"data", "threshold", "training", "terms", "limits", "versions"} <= set(model.notes)
@@ -58,7 +58,7 @@ def test_default_learns_from_both_cameras_after_one_of_them_and_painted_eyes(
     assert left_out and not left_out & set(learned["before"]["fingerprints"]), (
         "nor did its first weights see them"
     )
-    first = UNet.from_pretrained(runs / "start.safetensors").notes["trained_on"]
+    first = UNet.from_pretrained(runs / "synthetic.safetensors").notes["trained_on"]
     assert before["source"] == "DRIVE" and left_out & set(before["fingerprints"])
     assert before["before"]["fingerprints"] == first["fingerprints"]
     assert (
