@@ -30,7 +30,7 @@ from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.quality import BLURRED, BRIGHT, CUT_OFF, DARK, NO_FUNDUS, Quality
 
 OTHERS = ("astronaut", "chelsea", "coffee", "page")
-AS_IT_IS = "as it is"
+AS_IT_IS, SOUND = "as it is", ""  # what was done to a photograph; the reason that must be told of a sound one
 LIMITS = {  # what is measured: the limit's name, and what it tells from sound photographs
     "complete": ("_COMPLETE", CUT_OFF),
     "sharpness": ("_SHARP", BLURRED),
@@ -38,6 +38,7 @@ LIMITS = {  # what is measured: the limit's name, and what it tells from sound p
     "glare": ("_GLARE", "four times the light"),
     "full": ("_FULL", "four times the values"),
 }
+GREY = {"grey_highlights": "_GREY_DIM"}  # of which the darkest sound photograph is the limit
 
 
 class Judged(NamedTuple):
@@ -64,7 +65,13 @@ def spoiled(image: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
         yield f"four times the {kind}", BRIGHT, exposed(image, 2, linear)
     for side in ("left", "right", "top", "bottom"):
         yield f"{side} half missing", CUT_OFF, cut(image, side)
-    yield "right half black", CUT_OFF, cut(image, "right", black=True)
+    yield "right half black", CUT_OFF, cut(image, "right", level=0)
+    for side, level in (("left", 128), ("right", 64), ("top", 128), ("bottom", 200)):
+        yield f"{side} half grey, {level}", CUT_OFF, cut(image, side, level)
+    for name, weights in (("luminance", (0.299, 0.587, 0.114)), ("green", (0, 1, 0))):
+        grey = np.repeat(np.round(image @ np.array(weights)).astype(np.uint8)[..., None], 3, axis=2)
+        yield f"{name} alone", "", grey
+        yield f"{name}, a quarter of the values", DARK, exposed(grey, -2, False)
 
 
 def blurred(image: np.ndarray, share: float) -> np.ndarray:
@@ -84,8 +91,8 @@ def exposed(image: np.ndarray, stops: float, linear: bool) -> np.ndarray:
     return np.round(values * 255).astype(np.uint8)
 
 
-def cut(image: np.ndarray, side: str, black: bool = False) -> np.ndarray:
-    """A photograph without one half of its frame, or with that half black."""
+def cut(image: np.ndarray, side: str, level: int | None = None) -> np.ndarray:
+    """A photograph without one half of its frame, or with that half under one grey level."""
     height, width = image.shape[:2]
     gone = {
         "left": np.s_[:, : width // 2],
@@ -93,9 +100,9 @@ def cut(image: np.ndarray, side: str, black: bool = False) -> np.ndarray:
         "top": np.s_[: height // 2],
         "bottom": np.s_[height // 2 :],
     }
-    if black:
+    if level is not None:
         image = image.copy()
-        image[gone[side]] = 0
+        image[gone[side]] = level
         return image
     kept = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}[side]
     return np.ascontiguousarray(image[gone[kept]])
@@ -124,10 +131,11 @@ def chosen(records: list[Judged]) -> dict[str, float]:
         rows = [row for row in records if row.half == 0 and kind in (row.what, row.reason)]
         return np.array([row.verdict.values[measure] for row in rows if measure in row.verdict.values])
 
-    return {
+    limits = {
         measure: limit(of(measure, AS_IT_IS), of(measure, against))
         for measure, (_, against) in LIMITS.items()
     }
+    return limits | {measure: float(of(measure, SOUND).min(initial=1)) for measure in GREY}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,8 +159,9 @@ def main(arguments: list[str] | None = None) -> None:
         ]
         print(f"{what:32}" + "  ".join(f"{sum(half):>4} of {len(half):<4}" for half in halves))
     print()
+    names = {measure: name for measure, (name, _) in LIMITS.items()} | GREY
     for measure, value in chosen(records).items():
-        print(f"{measure:12} {value:.3f} chosen, {getattr(quality, LIMITS[measure][0]):.3f} in the package")
+        print(f"{measure:12} {value:.3f} chosen, {getattr(quality, names[measure]):.3f} in the package")
     missed = [
         f"{row.name}, {row.what}: {row.verdict} {row.verdict.values}"
         for row in records + painted

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from scipy import ndimage
 
 from drive_unet import DataError, assess
 from drive_unet.painter.painting import paint
@@ -26,9 +27,13 @@ def test_sound_photographs_pass_and_spoiled_ones_are_told_why(eye):
         assert (reason in verdict.reasons) if reason else verdict.good, (what, verdict, verdict.values)
 
 
-def test_a_photograph_without_colour_is_a_fundus_still():
-    red_free = np.repeat(RETINA[..., 1:2], 3, axis=2)
-    assert NO_FUNDUS not in assess(red_free).reasons
+def test_a_map_of_vessels_is_no_fundus_photograph():
+    eye = paint(3, (292, 283))
+    soft = ndimage.gaussian_filter(eye.vessels.astype(float), 0.7)
+    fov = eye.fov
+    for map_, given in ((soft, fov), (soft, None), (0.05 * fov + 0.95 * soft, None)):
+        grey = np.repeat(np.round(255 * map_).astype(np.uint8)[..., None], 3, axis=2)
+        assert assess(grey, given).reasons == (NO_FUNDUS,)
 
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "page", "rocket", "colorwheel"])
@@ -73,6 +78,9 @@ def test_limits_are_chosen_on_the_first_half_alone():
     for measure, (reason, what, value) in spoiled_by.items():
         records.append(Judged(0, "eye", what, reason, Quality((reason,), sound | {measure: value})))
     expected = {"complete": 0.6, "sharpness": 0.4, "highlights": 0.7, "glare": 0.5, "full": 0.55}
+    grey = Quality((), {"grey_highlights": 0.4})
+    records.append(Judged(0, "eye", "green alone", "", grey))
+    expected["grey_highlights"] = 0.4
     assert chosen(records) == pytest.approx(expected)
     others = [row._replace(half=1, verdict=Quality((), dict.fromkeys(sound, 9.0))) for row in records]
     assert chosen(records + others) == chosen(records)

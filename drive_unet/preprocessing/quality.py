@@ -32,6 +32,10 @@ _ROUGH = 0.055  # relative contrast of structures about 1/40 of the width; a ret
 _FULL, _CLIPPED = 0.933, 0.5  # share of pixels whose brightest channel is full; from which on hues are lost
 _SHARP = 0.358  # contrast of the finest structures relative to those four times as wide
 _DIM = 0.631  # of the brightest hundredth of a retina, mostly its disc, in the brightest channel
+_GREY_DIM = 0.313  # the same without colour, which is darker than red: as little as the darkest sound one has
+_MAP = 0.18  # of the brightest hundredth: darker is most of a map of vessels (.02), and of no retina (.34)
+_FLAT, _FEW = 5, 0.05  # pixels across of one colour, of which a cover is made; share of the FOV that is none
+_BLACK, _WHITE = 8, 250  # between them a cover's levels lie: beyond, a photograph may be cut off or clipped
 _GLARE, _VEIL = 0.475, 0.55  # what is light where no veil is: exposure lifts green, a veil lifts blue as much
 
 
@@ -84,15 +88,29 @@ def assess(image: np.ndarray, fov: np.ndarray | None = None) -> Quality:
         dark = float(np.percentile(brightness, 99)) < 26
         return Quality((NO_FUNDUS, *([DARK] if dark else [])))
     values = _measured(image, fov)
-    if not _is_fundus(values):
+    if is_map(image, fov) or not _is_fundus(values):
         return Quality((NO_FUNDUS,), values)
     reasons = [
         (values["complete"] < _COMPLETE, CUT_OFF),
-        (values["highlights"] < _DIM, DARK),
+        (values.get("highlights", 1) < _DIM or values.get("grey_highlights", 1) < _GREY_DIM, DARK),
         (values["glare"] >= _GLARE or values["full"] > _FULL, BRIGHT),
         (values["sharpness"] < _SHARP, BLURRED),
     ]
     return Quality(tuple(reason for wrong, reason in reasons if wrong), values)
+
+
+def is_map(image: np.ndarray, fov: np.ndarray) -> bool:
+    """Whether a picture is a map of vessels or their probabilities: grey, and all but dark where it is lit.
+
+    Args:
+        image: (H, W, 3) uint8.
+        fov: (H, W) bool, the field of view, of this picture or its photograph.
+    """
+    step = max(1, min(image.shape[:2]) // _SIDE)
+    inside = image[::step, ::step][fov[::step, ::step]]
+    if not len(inside) or (inside != inside[:, :1]).any():
+        return False
+    return bool(np.median(inside[:, 0]) < _MAP * np.percentile(inside[:, 0], 99))
 
 
 def _is_fundus(values: dict[str, float]) -> bool:
@@ -107,6 +125,7 @@ def _is_fundus(values: dict[str, float]) -> bool:
 def _measured(image: np.ndarray, fov: np.ndarray) -> dict[str, float]:
     side = max(fov[box(fov)].shape)
     image, fov = rescale(image, _SIDE / side), rescale_mask(fov, _SIDE / side)
+    fov = _uncovered(image, fov)
     core = ndimage.binary_erosion(np.pad(fov, 1), iterations=_SIDE // 50)[1:-1, 1:-1]
     core = core if core.any() else fov
     pixels = image.astype(np.float32) / 255
@@ -115,20 +134,37 @@ def _measured(image: np.ndarray, fov: np.ndarray) -> dict[str, float]:
     brightest = inside.max(axis=1)
     hue = np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue))
     arc, complete = _circle(fov)
+    saturation = float(np.median((brightest - inside.min(axis=1)) / np.maximum(brightest, 1e-3)))
+    highlights = float(np.percentile(brightest, 99))
     bands = _contrasts(pixels[..., 1], fov, core)
     return {
         "arc": arc,
         "complete": complete,
-        "highlights": float(np.percentile(brightest, 99)),
+        "highlights" if saturation >= _GREY else "grey_highlights": highlights,
         "glare": float(np.percentile(inside.mean(axis=1), 75))
         - _VEIL * float(np.percentile(inside.min(axis=1), 10)),
         "full": float((brightest > 0.98).mean()),
         "reddish": float(((red >= green) & (green >= blue - 0.02)).mean()),
         "hue": float(np.median(hue)),
-        "saturation": float(np.median((brightest - inside.min(axis=1)) / np.maximum(brightest, 1e-3))),
+        "saturation": saturation,
         "roughness": bands[3],
         "sharpness": bands[0] / max(bands[2], 1e-6),
     }
+
+
+def _uncovered(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """The field of view (H, W) bool without what lies under one even colour."""
+    low, high = (find(image, (_FLAT, _FLAT, 1)) for find in (ndimage.minimum_filter, ndimage.maximum_filter))
+    flat = fov & (high - low <= 1).all(axis=2)
+    flat &= (image.max(axis=2) > _BLACK) & (image.min(axis=2) < _WHITE)
+    if flat.sum() <= _FEW * fov.sum():
+        return fov
+    colour = np.median(image[flat], axis=0)
+    covered = flat & (np.abs(image - colour) <= 2).all(axis=2)
+    if covered.sum() <= _FEW * fov.sum():
+        return fov
+    seen = ndimage.binary_opening(fov & ~covered, iterations=_FLAT)
+    return seen if seen.any() else fov
 
 
 def _contrasts(green: np.ndarray, fov: np.ndarray, core: np.ndarray) -> list[float]:
