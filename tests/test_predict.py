@@ -19,8 +19,9 @@ from drive_unet import UNet, segment
 from drive_unet.commands import predict as command
 from drive_unet.commands import threads
 from drive_unet.commands.main import main
+from drive_unet.commands.photographs import OUTLINE
 from drive_unet.data import read_image
-from drive_unet.data.decoding import SPECIAL
+from drive_unet.data.decoding import SPECIAL, decode
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmenter, predict_flips
 from drive_unet.measurement import calibrated_weights, measure, measure_flips, packaged_calibration
@@ -164,10 +165,12 @@ def test_the_tree_is_kept_and_nothing_is_left_out_in_silence(predict, tmp_path):
         },
     )
     (root / "notes.txt").write_text("seen on Monday")
-    (root / ".DS_Store").write_text("litter")
+    for name in (".DS_Store", "._top.png", ".hidden.png"):
+        (root / name).write_text("litter")
     code, said = predict(root)
     assert code == 0 and set(pictures(tmp_path / "out")) == {"top_vessels.png", "top_probability.png"}
-    assert "notes.txt, no pictures by their names" in said.err and "DS_Store" not in said.err
+    assert "notes.txt, no pictures by their names" in said.err
+    assert "left out 3 files or folders such as .DS_Store, hidden by their names" in said.err
     assert "not looked into clinic a and clinic b; --recursive does that" in said.err
 
     out = tmp_path / "tree"
@@ -189,6 +192,43 @@ def test_the_tree_is_kept_and_nothing_is_left_out_in_silence(predict, tmp_path):
         assert sum(name in line and "drawn in a few colours" in line for line in said.err.splitlines()) == 1
     code, said = predict(root / "clinic b" / "drawn.png", out=tmp_path / "none")
     assert code == 1 and "drawn in a few colours" in said.err and "0 of 0" in said.out
+
+
+def test_former_outputs_are_left_out_by_their_names_and_by_what_they_show(predict, tmp_path):
+    down, right = np.ogrid[: SIZE[0], : SIZE[1]]
+    wide = disc() & ((down % 24 < 5) | (right % 24 < 5))
+    sure = np.linspace(0.5, 0.9, SIZE[1])
+    thin, thick = ((65535 * (0.002 * disc() + sure * lit)).astype(np.uint16) for lit in (tree(1), wide))
+    overlay = photograph(1)
+    overlay[10:12, 5:55] = OUTLINE
+    files = {"top.png": photograph(1), "top_probability.png": thick, "01.png": thin, "02.png": thick}
+    root = write_files(tmp_path / "in", files | {"03.png": overlay})
+    code, said = predict(root)
+    assert code == 0 and set(pictures(tmp_path / "out")) == {"top_vessels.png", "top_probability.png"}
+    reasons = {name: row["reason"] for name, row in rows(tmp_path / "out").items()}
+    assert reasons["top_probability.png"] == "a label or a prediction by its name"
+    for name in ("01.png", "02.png"):
+        assert reasons[name] == "dark but for vessels as maps of probabilities are, no photograph"
+    assert reasons["03.png"] == "drawn on as overlays of this command are, no photograph"
+    assert all(f"{name}.png left out" in said.err for name in ("01", "02", "03"))
+
+
+def test_a_file_is_opened_once(predict, eyes, monkeypatch):
+    opened, open_file = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, *more: opened.append(file) or open_file(file, *more))
+    predict(eyes / "eye 1.png")
+    assert opened == [eyes / "eye 1.png"]
+
+
+@pytest.mark.parametrize("ending", ["tif", "gif", "webp"])
+def test_pictures_in_a_file_are_counted_while_the_first_is_read(tmp_path, ending):
+    first, second = (Image.fromarray(photograph(number)) for number in (1, 2))
+    first.save(tmp_path / f"alone.{ending}")
+    first.save(tmp_path / f"both.{ending}", save_all=True, append_images=[second])
+    alone, both = (decode(tmp_path / f"{name}.{ending}") for name in ("alone", "both"))
+    assert (alone.pages, both.pages) == (1, 2)
+    near = np.abs(np.asarray(alone.image.convert("RGB")) - np.asarray(both.image.convert("RGB"), float))
+    assert near.mean() < 5, "it is the first"
 
 
 def test_what_was_left_out_and_is_predicted_by_its_name_has_one_row(predict, tmp_path):

@@ -28,6 +28,8 @@ _NO_PICTURES = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"})
 _LABELS, _NO_PICTURE = "labels or predictions by their names", "no pictures by their names"
 _REASONS = {_LABELS: "a label or a prediction by its name", _NO_PICTURE: "no picture by its name"}
 _COLOURS = 8  # a picture of so few is drawn; a photograph has hundreds
+#: Of the lines around vessels: no retina has it; keeps apart from red under all colour deficiencies.
+OUTLINE = (59, 240, 220)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def find_photographs(
 def _look_into(
     listing: Listing, seen: set[Path], folder: Path, recursive: bool, own: Callable[[Path], bool]
 ) -> None:
-    files, deeper = _files(folder, recursive)
+    files, deeper, hidden = _files(folder, recursive)
     special = [file for file in files if is_special(file)]
     listing.faults |= {file: f"{file} {SPECIAL}" for file in special}
     by_command = [file for file in files if own(file)]
@@ -118,6 +120,8 @@ def _look_into(
             listing.left_out.append(f"{folder}: left out {listed(parts)}, {what}")
         if parts is not by_command:
             listing.reasons |= dict.fromkeys(parts, _REASONS[what])
+    if hidden:
+        listing.left_out.append(f"{folder}: left out {_counted(hidden)}, hidden by their names")
     if deeper:
         listing.left_out.append(f"{folder}: not looked into {listed(deeper)}; --recursive does that")
     if not photographs:
@@ -128,16 +132,21 @@ def _look_into(
         _add(listing, seen, file, file.relative_to(folder).with_suffix("").as_posix())
 
 
-def _files(folder: Path, recursive: bool) -> tuple[list[Path], list[Path]]:
-    """The files in a folder, sorted, without an operating system's litter; and folders not looked into."""
-    files, deeper = [], []
+def _files(folder: Path, recursive: bool) -> tuple[list[Path], list[Path], list[str]]:
+    """The files in a folder, sorted; folders not looked into; the names of an operating system's litter."""
+    files, deeper, hidden = [], [], []
     for parent, inside, names in os.walk(folder, onerror=_raise):
+        hidden += sorted(filter(is_junk, [*names, *inside]))
         inside[:] = sorted(name for name in inside if not is_junk(name))
         files += [Path(parent, name) for name in sorted(names) if not is_junk(name)]
         if not recursive:
             deeper = [Path(parent, name) for name in inside]
             break
-    return files, deeper
+    return files, deeper, hidden
+
+
+def _counted(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} files or folders such as {names[0]}"
 
 
 def _raise(error: OSError) -> None:
@@ -243,6 +252,12 @@ def is_drawn(image: np.ndarray) -> bool:
     if len(np.unique(_packed(small))) > _COLOURS:
         return False  # most photographs, at once
     return 2 <= len(np.unique(_packed(image))) <= _COLOURS
+
+
+def is_outlined(image: np.ndarray) -> bool:
+    """Whether a picture (H, W, 3) uint8 is an overlay of this command, with lines of its colour."""
+    small = image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]
+    return int((small == OUTLINE).all(axis=2).sum()) > 10
 
 
 def _packed(image: np.ndarray) -> np.ndarray:

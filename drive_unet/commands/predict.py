@@ -30,24 +30,26 @@ from tqdm import tqdm
 from drive_unet.commands.faults import complain, in_a_line
 from drive_unet.commands.networks import device_of, fingerprint, network
 from drive_unet.commands.photographs import (
+    OUTLINE,
     Photograph,
     find_masks,
     find_photographs,
     is_drawn,
+    is_outlined,
     set_aside_collisions,
 )
 from drive_unet.commands.threads import choose
 from drive_unet.data.beside import read_fov
-from drive_unet.data.decoding import page_count
+from drive_unet.data.decoding import decode
 from drive_unet.data.known import checksum
-from drive_unet.data.reading import read_image
+from drive_unet.data.reading import as_photograph
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmentation, Segmenter, believed
 from drive_unet.models import learned_from
 from drive_unet.outputs import Outputs, Taken, digest
 from drive_unet.preprocessing.fov import detect_fov, width_of
 from drive_unet.preprocessing.prepare import Prepared
-from drive_unet.preprocessing.quality import Quality, assess
+from drive_unet.preprocessing.quality import Quality, assess, is_map
 from drive_unet.progress import bar
 
 if TYPE_CHECKING:
@@ -67,10 +69,10 @@ COLUMNS = (
     "vessel_share",
 )
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
-OUTLINE = (59, 240, 220)  # a colour that no retina has; keeps apart from red under all colour deficiencies
 SMALLEST = 16  # pixels along a side
 COARSE = 0.5  # of a photograph's size: measured at less, widths are far off
 FINE = 1080  # pixels of the field of view's width: weights that see so much are exempt
+_MAP = "dark but for vessels as maps of probabilities are, no photograph"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -350,17 +352,24 @@ class _Command:
         path = photograph.path
         made_of = self.made_of(photograph)
         self.outputs.check(self.names(photograph), made_of)
-        image, pages = read_image(path), page_count(path)
+        picture = decode(path)
+        image, pages = as_photograph(path, picture), picture.pages
         height, width = image.shape[:2]
         if min(height, width) < SMALLEST:
             raise DataError(f"{path} is {width}x{height} px, too small for a photograph of an eye")
         if is_drawn(image):
             raise _Drawn("drawn in a few colours as labels are, no photograph")
+        if is_outlined(image):
+            raise _Drawn("drawn on as overlays of this command are, no photograph")
         fov, fov_from = _fov(self.masks.get(photograph), image, self.mask_given)
         try:
             fov = detect_fov(image) if fov is None else fov
         except DataError as error:
+            if is_map(image, np.ones((height, width), bool)):
+                raise _Drawn(_MAP) from error
             raise DataError(f"{path}: {error} (quality: {assess(image)})") from error
+        if is_map(image, fov):
+            raise _Drawn(_MAP)
         prepared = self.segmenter.prepare(image, fov)
         quality = assess(image, fov)
         learned = None if self.learned is None else checksum(image.transpose(2, 0, 1)) in self.learned

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from drive_unet.data.dicom import frame_count, is_dicom, read_dicom
+from drive_unet.data.dicom import is_dicom, read_dicom
 from drive_unet.errors import DataError
 
 MAX_PIXELS = 80_000_000  # of a file that is decoded; Pillow warns of 89 million and refuses twice as many
@@ -36,6 +36,7 @@ class Picture(NamedTuple):
     image: Image.Image
     deep: np.ndarray | None  # (H, W, 2..4) uint16 of 16-bit colour, of which Pillow keeps the upper bytes
     full: float | None  # the largest value that the file's format can hold, where the file tells it
+    pages: int = 1  # pictures in the file, pages or frames, of which this is the first
 
 
 def decode(path: str | Path) -> Picture:
@@ -45,16 +46,16 @@ def decode(path: str | Path) -> Picture:
         raise DataError(f"{path} {SPECIAL}")
     try:
         if is_dicom(path):
-            levels, full = read_dicom(path, lambda width, height: _check_size(path, width, height))
+            levels, full, frames = read_dicom(path, lambda width, height: _check_size(path, width, height))
             colour = levels.ndim == 3
             deep = levels if colour and levels.dtype == np.uint16 else None
             grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
-            return Picture(Image.fromarray(grey), deep, full)
+            return Picture(Image.fromarray(grey), deep, full, frames)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata; what matters comes as an exception
             with Image.open(path) as picture:
                 _check_size(path, picture.width, picture.height)
-                deep, full = _deep(path, picture), _stated(path, picture)
+                deep, full, pages = _deep(path, picture), _stated(path, picture), _pages(picture)
                 turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
                 picture.load()
                 if turn is None or picture.format == "TIFF":  # which Pillow turns itself while it loads
@@ -64,7 +65,7 @@ def decode(path: str | Path) -> Picture:
         if deep is not None and turn is not None:
             channels = [Image.fromarray(deep[..., i]).transpose(turn) for i in range(deep.shape[-1])]
             deep = np.dstack([np.asarray(channel) for channel in channels])
-        return Picture(upright, deep, full)
+        return Picture(upright, deep, full, pages)
     except DataError:
         raise
     except MemoryError as error:
@@ -94,15 +95,11 @@ def decode(path: str | Path) -> Picture:
         raise DataError(f"{path} is cut off or damaged ({error}): copy or download the file again") from error
 
 
-def page_count(path: Path) -> int:
-    """How many pictures a file holds, pages or frames, of which `decode` gives the first."""
+def _pages(picture: Image.Image) -> int:
+    """How many pictures a file holds; 1 where what comes after the first is damaged."""
     try:
-        if is_dicom(path):
-            return frame_count(path)
-        with Image.open(path) as picture:
-            frames = getattr(picture, "n_frames", 1)
-            return 1 if picture.format == "MPO" else frames  # a JPEG and its preview
-    except Exception:  # whoever decodes it says what is wrong
+        return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # a JPEG and its preview
+    except Exception:  # of damaged files, anything
         return 1
 
 

@@ -20,7 +20,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read_dicom(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, float]:
+def read_dicom(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, float, int]:
     """The pixels of the first frame of a DICOM file.
 
     Args:
@@ -28,8 +28,8 @@ def read_dicom(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.n
         check_size: called with width and height before anything is decoded; raises DataError for too many.
 
     Returns:
-        (H, W) or (H, W, 3) uint8 or uint16, grey from black to white or RGB; and the value that stands for
-        white.
+        (H, W) or (H, W, 3) uint8 or uint16, grey from black to white or RGB; the value that stands for white;
+        and how many frames the file says it holds.
 
     Raises:
         DataError: if pydicom is not installed, or the file holds no picture that it can read, or one that is
@@ -46,29 +46,23 @@ def read_dicom(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.n
     try:
         header = pydicom.dcmread(path)
         check_size(int(header.Columns), int(header.Rows))  # of one frame, and no other is decoded
-        kind = header.PhotometricInterpretation
+        kind, frames = header.PhotometricInterpretation, int(header.get("NumberOfFrames") or 1)
         levels = pixel_array(header, index=0)  # of YBR it makes RGB
         if kind == "PALETTE COLOR":
             levels = apply_color_lut(levels, header)
-            return levels, float(np.iinfo(levels.dtype).max)
+            return levels, float(np.iinfo(levels.dtype).max), frames
         full = float(2**header.BitsStored - 1)
         if header.get("PixelRepresentation", 0):  # signed
             levels = levels.astype(np.int64) + 2 ** (header.BitsStored - 1)
         levels = levels.astype(np.uint8 if full <= 255 else np.uint16)
-        return (np.asarray(full - levels, levels.dtype) if kind == "MONOCHROME1" else levels), full
+        levels = np.asarray(full - levels, levels.dtype) if kind == "MONOCHROME1" else levels
+        return levels, full, frames
     except (DataError, MemoryError):  # the caller tells of it
         raise
     except Exception as error:  # pydicom raises what its decoders raise
         raise DataError(
             f"{path} is a DICOM file without a picture that can be read ({_short(error)})"
         ) from error
-
-
-def frame_count(path: Path) -> int:
-    """How many pictures a DICOM file says it holds."""
-    import pydicom
-
-    return int(pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
 
 
 def _short(error: Any) -> str:

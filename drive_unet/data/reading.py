@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from drive_unet.data.decoding import decode, grey_levels, white, with_alpha
+from drive_unet.data.decoding import Picture, decode, grey_levels, white, with_alpha
 from drive_unet.data.pairing import Pair
 from drive_unet.errors import DataError
 from drive_unet.preprocessing.fov import box
@@ -38,7 +38,11 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: if the file is missing, damaged or no image, or holds values that are no brightness.
     """
-    picture = decode(path)
+    return as_photograph(path, decode(path))
+
+
+def as_photograph(path: str | Path, picture: Picture) -> np.ndarray:
+    """A decoded file as a photograph (H, W, 3) uint8, see `read_image`."""
     if picture.deep is not None:
         levels = picture.deep[..., :3] if picture.deep.shape[-1] > 2 else picture.deep[..., :1]
     elif picture.image.mode.startswith(("I", "F")):  # 16-bit grey and the like, which convert() would clip
