@@ -7,7 +7,9 @@ import shutil
 import stat
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -551,3 +553,25 @@ def test_partial_set_in_an_archive(root, tmp_path):
     (root / "training" / "1st_manual" / "21_manual1.gif").unlink()
     archive = zipped(root / "training", tmp_path / "training.zip")
     refused(lambda: find_drive(archive), "lacks the vessel labels of 21_training.tif")
+
+
+def test_reading_in_threads_leaves_the_warnings_of_the_process_as_they_were(tmp_path, monkeypatch):
+    """The second file is opened while the first is, and finished after it."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    both_open, first_done, open_file = Barrier(2, timeout=60), Event(), Image.open
+
+    def opened(file, *more):
+        both_open.wait()
+        if Path(file).name == "b.png":
+            assert first_done.wait(60)
+        return open_file(file, *more)
+
+    monkeypatch.setattr(Image, "open", opened)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(read_image, tmp_path / name) for name in ("a.png", "b.png"))
+        first.result(60)
+        first_done.set()
+        second.result(60)
+    assert warnings.filters == before

@@ -7,6 +7,7 @@ import stat
 import struct
 import warnings
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,34 @@ _TURNS = {
 }
 
 
+class _WithoutWarnings:
+    """Silences warnings, of odd metadata above all; what matters comes as an exception.
+
+    Filters belong to the whole process, and two threads that each put back what they found may leave it
+    silent. So the first one in silences, and the last one out puts back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.caught = warnings.catch_warnings()
+                self.caught.__enter__()
+                warnings.simplefilter("ignore")
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.caught.__exit__(None, None, None)
+
+
+_WITHOUT_WARNINGS = _WithoutWarnings()
+
+
 class Picture(NamedTuple):
     """A decoded image file, upright."""
 
@@ -51,17 +80,15 @@ def decode(path: str | Path) -> Picture:
             deep = levels if colour and levels.dtype == np.uint16 else None
             grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
             return Picture(Image.fromarray(grey), deep, full, frames)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata; what matters comes as an exception
-            with Image.open(path) as picture:
-                _check_size(path, picture.width, picture.height)
-                deep, full, pages = _deep(path, picture), _stated(path, picture), _pages(picture)
-                turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
-                picture.load()
-                if turn is None or picture.format == "TIFF":  # which Pillow turns itself while it loads
-                    upright = picture.copy()
-                else:
-                    upright = picture.transpose(turn)
+        with _WITHOUT_WARNINGS, Image.open(path) as picture:
+            _check_size(path, picture.width, picture.height)
+            deep, full, pages = _deep(path, picture), _stated(path, picture), _pages(picture)
+            turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
+            picture.load()
+            if turn is None or picture.format == "TIFF":  # which Pillow turns itself while it loads
+                upright = picture.copy()
+            else:
+                upright = picture.transpose(turn)
         if deep is not None and turn is not None:
             channels = [Image.fromarray(deep[..., i]).transpose(turn) for i in range(deep.shape[-1])]
             deep = np.dstack([np.asarray(channel) for channel in channels])
