@@ -231,6 +231,15 @@ def test_pictures_in_a_file_are_counted_while_the_first_is_read(tmp_path, ending
     assert near.mean() < 5, "it is the first"
 
 
+def test_a_file_whose_later_pictures_are_cut_off_is_read_for_its_first(tmp_path):
+    first, *others = (Image.fromarray(photograph(number)) for number in (1, 2, 3))
+    first.save(tmp_path / "all.tif", save_all=True, append_images=others)
+    whole = (tmp_path / "all.tif").read_bytes()
+    for share in (0.4, 0.5, 0.6, 0.8):
+        (tmp_path / "cut.tif").write_bytes(whole[: int(share * len(whole))])
+        np.testing.assert_array_equal(np.asarray(decode(tmp_path / "cut.tif").image), photograph(1))
+
+
 def test_what_was_left_out_and_is_predicted_by_its_name_has_one_row(predict, tmp_path):
     files = {"top.png": photograph(1), "left_seg.png": photograph(2)}
     root = write_files(tmp_path / "in", files)

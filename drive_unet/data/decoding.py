@@ -82,13 +82,14 @@ def decode(path: str | Path) -> Picture:
             return Picture(Image.fromarray(grey), deep, full, frames)
         with _WITHOUT_WARNINGS, Image.open(path) as picture:
             _check_size(path, picture.width, picture.height)
-            deep, full, pages = _deep(path, picture), _stated(path, picture), _pages(picture)
+            deep, full = _deep(path, picture), _stated(path, picture)
             turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
             picture.load()
             if turn is None or picture.format == "TIFF":  # which Pillow turns itself while it loads
                 upright = picture.copy()
             else:
                 upright = picture.transpose(turn)
+            pages = _pages(picture)  # last: looking for more, it leaves a damaged file at any page
         if deep is not None and turn is not None:
             channels = [Image.fromarray(deep[..., i]).transpose(turn) for i in range(deep.shape[-1])]
             deep = np.dstack([np.asarray(channel) for channel in channels])
