@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drive_unet.errors import DataError, in_one_line
+from drive_unet.errors import DataError, in_one_line, is_out_of_memory
 
 Loss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 
@@ -165,9 +165,11 @@ def loss_of(loss: Loss, logits: Tensor, vessels: Tensor, fov: Tensor | None) -> 
     """
     try:
         value = loss(logits, vessels, fov)
-    except (DataError, torch.OutOfMemoryError):
+    except DataError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise DataError(
             f"the loss fails on logits {tuple(logits.shape)} of {logits.dtype} and vessels "
             f"{tuple(vessels.shape)} of {vessels.dtype} ({in_one_line(error)}): see what it expects; "

@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drive_unet.errors import DataError, in_one_line
+from drive_unet.errors import DataError, in_one_line, is_out_of_memory
 from drive_unet.files import write_atomically
 from drive_unet.preprocessing.prepare import Preprocessing
 
@@ -96,9 +96,11 @@ def logits_of(model: nn.Module, image: Tensor) -> Tensor:
     """
     try:
         logits = model(image)
-    except (DataError, torch.OutOfMemoryError):
+    except DataError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             raise  # another process may be why
         kinds = {weight.dtype for weight in model.parameters() if weight.is_floating_point()} - {image.dtype}

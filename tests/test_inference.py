@@ -13,8 +13,9 @@ from skimage.data import retina
 from drive_unet.data import DRIVEDataset, load_drive
 from drive_unet.errors import DataError
 from drive_unet.inference import Segmenter, predict, predict_all, predict_flips, segment
+from drive_unet.losses import loss_of
 from drive_unet.metrics import confusion
-from drive_unet.models import UNet
+from drive_unet.models import UNet, logits_of
 from drive_unet.preprocessing import Rim, detect_fov, prepare
 from drive_unet.preprocessing.fov import width_of
 
@@ -232,6 +233,24 @@ class Halving(torch.nn.Module):
 
     def forward(self, image):
         return image[:, :1, ::2, ::2]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA")]
+)
+def test_memory_that_runs_out_is_not_told_as_a_fault_of_network_or_loss(error):
+    def fails(*_):
+        raise error
+
+    network = torch.nn.Conv2d(3, 1, 1)
+    network.register_forward_hook(fails)
+    image = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(type(error)) as caught:
+        logits_of(network, image)
+    assert caught.value is error
+    with pytest.raises(type(error)) as caught:
+        loss_of(fails, image, image, None)
+    assert caught.value is error
 
 
 class Pair(torch.nn.Module):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 import traceback
 
+from drive_unet.errors import is_out_of_memory
+
 EXPECTED = (ValueError, OSError, FloatingPointError, RuntimeError)  # whose messages are sentences
 
 
 def in_a_line(error: BaseException) -> str:
     """What an error says, in one line."""
     text = " ".join(str(error).split())
-    out_of_memory = isinstance(error, RuntimeError) and any(
-        sign in text.lower() for sign in ("out of memory", "not enough memory", "can't allocate memory")
-    )
-    if isinstance(error, MemoryError) or out_of_memory:
+    if is_out_of_memory(error):
         return "not enough memory for it: close other programs, use another --device, or a smaller picture"
     if text and isinstance(error, EXPECTED):
         return text
