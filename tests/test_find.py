@@ -260,6 +260,17 @@ def test_archive_without_a_folder_around(official, tmp_path):
     check_official(find_drive(tmp_path))
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_test_photograph_among_the_training_ones_is_refused(tmp_path, official, flat):
+    root = tmp_path / "mine"
+    for split in ("training", "test") if flat else ():
+        together(root / split, official / split)
+    astray = "training" if flat else "training/images"
+    shutil.copy(official / "test/images/01_test.tif", (root if flat else official) / astray)
+    with pytest.raises(DataError, match=r"training\S* holds 01_test.tif, but DRIVE's training .* 21 to 40"):
+        find_drive(root if flat else official)
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from pathlib import Path
 
 from drive_unet.data.archives import unpack
@@ -42,7 +43,7 @@ _OF_NUMBER = {number: split for split, numbers in NUMBERS.items() for number in 
 _SAMPLE = 10  # photographs; fewer are a sample that somebody chose, more are a copy of DRIVE that lost some
 
 
-def read_split(folder: Path, split: str, painted: bool) -> tuple[Pair, ...]:
+def read_split(folder: Path, split: str, painted: bool, shared: bool = False) -> tuple[Pair, ...]:
     """The photographs of one split of DRIVE, checked for completeness.
 
     Args:
@@ -50,12 +51,13 @@ def read_split(folder: Path, split: str, painted: bool) -> tuple[Pair, ...]:
             `2nd_manual`, or one in which these or both splits lie mixed, see `mixed_splits`.
         split: "training", which must have labels, or "test", which need not.
         painted: painted by `drive_unet.painter.painting`, so that there may be any number of photographs.
+        shared: the folder is that of both splits; else photographs of the other one are out of place.
 
     Raises:
         DataError: if files are missing, exist twice, or are not those of this split.
     """
     if split in mixed_splits(folder):
-        return _read_mixed(folder, split)
+        return _read_mixed(folder, split, shared)
     image_dir = child(folder, IMAGES)
     if image_dir is None or not images(image_dir):
         raise DataError(
@@ -111,13 +113,15 @@ def _by_name(folder: Path) -> dict[str, dict[str, list[Path]]]:
     return kinds
 
 
-def _read_mixed(folder: Path, split: str) -> tuple[Pair, ...]:
+def _read_mixed(folder: Path, split: str, shared: bool) -> tuple[Pair, ...]:
     """The photographs of one split of DRIVE in a folder that mixes kinds or splits."""
+    found = _by_name(folder)
     kinds = {
         kind: unique(folder, ((number_of(file), file) for file in files[split]))
-        for kind, files in _by_name(folder).items()
+        for kind, files in found.items()
     }
-    _check_numbers(folder, split, {number: file for (number, _), file in kinds["image"].items()})
+    photographs = found["image"][split] if shared else [*chain(*found["image"].values())]
+    _check_numbers(folder, split, {number_of(file)[0]: file for file in photographs})
     if split == "training" and not kinds["vessels"]:
         raise DataError(
             f"{folder} holds no vessel labels such as 21_manual1.gif, without which nothing can be learned: "

@@ -262,6 +262,7 @@ def _look(folder: Path, root: Path) -> DriveFolder | None:
 def _drive(root: Path, splits: dict[str, Path]) -> DriveFolder:
     """The copy of DRIVE in the folders of its splits."""
     painted = any(is_painted(folder.parent) for folder in splits.values())
-    pairs = {split: read_split(folder, split, painted) for split, folder in splits.items()}
+    shared = len(splits) > len({*splits.values()})
+    pairs = {split: read_split(folder, split, painted, shared) for split, folder in splits.items()}
     kind = EMBEDDED if painted else DRIVE.name
     return DriveFolder(root, kind, pairs.get("training", ()), pairs.get("test", ()))
