@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -125,6 +126,28 @@ def test_swapping_prediction_and_reference_swaps_fp_and_fn(scene):
     tp, fp, fn, tn = confusion(prediction, vessels, fov)
     assert confusion(vessels, prediction, fov) == (tp, fn, fp, tn)
     assert tp + fp + fn + tn == fov.sum()
+
+
+@settings(max_examples=50, deadline=None)
+@given(scenes())
+def test_a_higher_threshold_finds_no_vessel_more_and_gives_fewer_false_alarms(scene):
+    probability, vessels, fov = scene
+    counts = [confusion(probability >= cut, vessels, fov) for cut in np.linspace(0, 1, 11)]
+    for lower, higher in pairwise(counts):
+        assert higher.tp <= lower.tp and higher.fp <= lower.fp
+        assert higher.sensitivity <= lower.sensitivity and higher.specificity >= lower.specificity
+    assert (counts[0].sensitivity, counts[0].specificity) == (1, 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(scenes(), scenes(), st.sampled_from([0.2, 0.5, 0.8]))
+def test_the_order_of_images_does_not_matter_and_scores_keep_their_bounds(first, second, threshold):
+    images = [list(parts) for parts in zip(first, second, strict=True)]
+    one, other = (scores(*(part[::step] for part in images), threshold) for step in (1, -1))
+    for name in SCORES:
+        assert one[name] == pytest.approx(other[name], abs=1e-12, nan_ok=True), name
+        low = -1 if name == "MCC" else 0
+        assert math.isnan(one[name]) or low - 1e-9 <= one[name] <= 1 + 1e-9, name
 
 
 # ---------------------------------------------------------------------- curves
