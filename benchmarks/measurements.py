@@ -9,7 +9,7 @@ one: the mean calibres of a label with fine vessels and of an answer without the
 
 Forty painted eyes are measured three ways; intervals are calibrated on thirty others. Every eye's numbers are
 kept in `benchmarks/runs/measurements`, so that a run goes on where it was stopped and a table costs nothing a
-second time. Budget: some ten seconds an eye and network on one core.
+second time. Budget: five to eight seconds an eye and network on one core.
 """
 
 from __future__ import annotations
