@@ -433,6 +433,22 @@ FAULTS = {  # what is done, the code, the level, how many files are named, what 
 }
 
 
+def test_faults_of_files_that_lie_side_by_side_are_told_one_by_one(few, tmp_path):
+    (few / "training" / "mask" / "25_training_mask.gif").unlink()
+    for split in ("training", "test"):
+        for file in (few / split).rglob("*.*"):
+            write = tmp_path / "mine" / split
+            write.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, write)
+    flat = tmp_path / "mine" / "training"
+    shutil.copy(flat.parent / "test" / "07_test.tif", flat)
+    Image.fromarray(tree(21)[:9]).save(flat / "21_manual1.gif")
+    report = checked(flat.parent)
+    assert report.code == 2
+    assert {"lacks-fov", "resized", "test-among-training"} <= codes(report, "error")
+    assert finding(report, "lacks-fov").files == [flat / "25_training.tif"]
+
+
 @pytest.mark.parametrize("spoil", FAULTS, ids=lambda spoil: spoil.__name__)
 def test_faults(few, spoil):
     root = few

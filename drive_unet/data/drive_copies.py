@@ -94,14 +94,14 @@ def mixed_splits(folder: Path) -> dict[str, Path]:
     That is one with photographs and with labels or masks in itself, of one split or of both, or one whose
     `images` holds both splits.
     """
-    kinds = _by_name(folder)
+    kinds = files_by_name(folder)
     splits = {split: folder for split in SPLITS if kinds["image"][split]}
     if child(folder, IMAGES):
         return splits if len(splits) > 1 else {}
     return splits if any(kinds[kind][split] for kind in ("vessels", "fov") for split in splits) else {}
 
 
-def _by_name(folder: Path) -> dict[str, dict[str, list[Path]]]:
+def files_by_name(folder: Path) -> dict[str, dict[str, list[Path]]]:
     """DRIVE's files in a folder, and in its subfolders of a kind, by kind and split, told by their names."""
     kinds: dict[str, dict[str, list[Path]]] = {kind: {split: [] for split in SPLITS} for kind in _NAMES}
     places = [folder, *(entry for entry in folders(folder) if entry.name.lower() in _FOLDERS)]
@@ -115,7 +115,7 @@ def _by_name(folder: Path) -> dict[str, dict[str, list[Path]]]:
 
 def _read_mixed(folder: Path, split: str, shared: bool) -> tuple[Pair, ...]:
     """The photographs of one split of DRIVE in a folder that mixes kinds or splits."""
-    found = _by_name(folder)
+    found = files_by_name(folder)
     kinds = {
         kind: unique(folder, ((number_of(file), file) for file in files[split]))
         for kind, files in found.items()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from drive_unet.data.archives import is_image, is_junk
+from drive_unet.data.archives import is_junk
 from drive_unet.data.by_names import SPLITS, Kinds, files_by_kind, image_files, labels_of
-from drive_unet.data.drive_copies import DEPTH, inner_folder
+from drive_unet.data.drive_copies import DEPTH, files_by_name, inner_folder, mixed_splits
 from drive_unet.data.layouts import NAMED, Layout
 from drive_unet.data.pairing import (
     AGAIN,
@@ -22,6 +22,7 @@ from drive_unet.data.pairing import (
     child,
     images,
     keys_of,
+    number_of,
 )
 from drive_unet.doctor.inspection import ERROR, Finding
 from drive_unet.errors import DataError
@@ -46,9 +47,13 @@ def survey(trees: Iterable[Path]) -> tuple[list[tuple[Pair, str]], list[Finding]
             findings += missing
             continue
         for folder in _holders(tree, _DEPTH):
-            pairs, missing = _paired(folder)
-            split = "test" if folder.name.lower() in SPLITS["test"] else "training"
-            jobs += [(pair, split) for pair in pairs]
+            own = next((split for split, names in SPLITS.items() if folder.name.lower() in names), None)
+            if child(folder, IMAGES) is None:
+                parts, missing = _side_by_side(folder, None if folder == tree else own)
+                jobs += parts
+            else:
+                pairs, missing = _paired(folder)
+                jobs += [(pair, own or "training") for pair in pairs]
             findings += missing
     return jobs[:_MOST], findings, name
 
@@ -90,15 +95,33 @@ def _incomplete(layout: Layout, kinds: Kinds) -> tuple[str, list[tuple[Pair, str
 
 
 def _holders(folder: Path, depth: int) -> Iterator[Path]:
-    """The folders that hold one called `images` with images in it."""
-    image_dir = child(folder, IMAGES)
-    if image_dir is not None:
+    """The folders that hold one called `images`, or DRIVE's files side by side."""
+    if child(folder, IMAGES) is not None or mixed_splits(folder):
         yield folder
         return
     if depth:
         for entry in sorted(folder.iterdir()):
             if entry.is_dir() and not entry.is_symlink() and not is_junk(entry.name):
                 yield from _holders(entry, depth - 1)
+
+
+def _side_by_side(folder: Path, own: str | None) -> tuple[list[tuple[Pair, str]], list[Finding]]:
+    """The photographs of a folder where DRIVE's files lie side by side, with their splits: the folder's own,
+    or else those that names tell; and what their labels and masks lack.
+    """
+    jobs: list[tuple[Pair, str]] = []
+    findings: list[Finding] = []
+    kinds = files_by_name(folder)
+    for split in mixed_splits(folder):
+        files = {kind: _by_key(parts[split], number_of, findings) for kind, parts in kinds.items()}
+        photographs = files.pop("image")
+        for kind, masks in files.items():
+            if masks:
+                findings += _unmatched(photographs, masks, kind, folder)
+        for key, file in photographs.items():
+            vessels, fov, second = (files[kind].get(key) for kind in _WORDS)
+            jobs.append((Pair(file.stem, file, vessels, fov, second), own or split))
+    return jobs, findings
 
 
 def _paired(folder: Path) -> tuple[list[Pair], list[Finding]]:
@@ -112,11 +135,11 @@ def _paired(folder: Path) -> tuple[list[Pair], list[Finding]]:
         "second": child(folder, SECOND),
     }
     key = keys_of(image_dir, filter(None, places.values()))
-    photographs = _by_key(image_dir, key, findings)
+    photographs = _by_key(images(image_dir), key, findings)
     masks: dict[str, dict[object, Path]] = {}
     for kind, place in places.items():
         if place is not None and images(place):
-            masks[kind] = _by_key(place, key, findings)
+            masks[kind] = _by_key(images(place), key, findings)
             findings += _unmatched(photographs, masks[kind], kind, place)
     vessels, fov, second = (masks.get(kind, {}) for kind in places)
     pairs = [
@@ -142,12 +165,12 @@ def _unmatched(
     return findings
 
 
-def _by_key(folder: Path, key: Callable[[Path], object], findings: list[Finding]) -> dict[object, Path]:
-    """The images of a folder by number or name, each once."""
+def _by_key(
+    pictures: Iterable[Path], key: Callable[[Path], object], findings: list[Finding]
+) -> dict[object, Path]:
+    """Image files by number or name, each once."""
     files: dict[object, Path] = {}
-    for file in images(folder):
-        if not is_image(file.name):
-            continue
+    for file in pictures:
         earlier = files.setdefault(key(file), file)
         if earlier is not file:
             findings.append(
