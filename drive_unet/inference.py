@@ -213,6 +213,7 @@ class Segmenter:
             raise ValueError(f"threshold {threshold:g} is no probability: choose one of 0 to 1")
         self.preprocessing = getattr(model, "preprocessing", None)
         self.multiple = getattr(model, "multiple", 1)
+        self.steps = 1 if hasattr(model, "multiple") else 32  # of enlarged sides: other networks may not pad
         if threshold is None:
             own = getattr(model, "threshold_for", None)
             threshold = 0.5 if own is None else own(tta)
@@ -267,7 +268,8 @@ class Segmenter:
         seen = batch.flip(axes)
         if zoom == 1:
             return self._whole_or_tiled(seen).flip(axes)
-        seen = F.interpolate(seen, size=[round(side * zoom) for side in size], mode="bicubic")
+        larger = [round(side * zoom / self.steps) * self.steps or self.steps for side in size]
+        seen = F.interpolate(seen, size=larger, mode="bicubic")
         answer = self._whole_or_tiled(seen)
         return F.interpolate(answer, size=size, mode="bilinear", antialias=True).flip(axes)
 
