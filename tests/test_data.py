@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
 import struct
 import subprocess
@@ -749,17 +748,15 @@ def test_order_takes_each_photograph_once_and_again(official):
     assert not torch.equal(data.order(30, seed=4), order)
 
 
-def test_painted_eyes_are_those_of_their_seeds_and_strengths(monkeypatch):
-    small = functools.partial(paint, size=(146, 141))
-    monkeypatch.setattr("drive_unet.painter.painting.paint", small)
-    mix = Ingredients(lesions=0, noise=0)
-    data, eye = painted_dataset([4, 2], mix=mix), small(2, mix=mix)
+def test_painted_eyes_are_those_of_their_seeds_sizes_and_strengths():
+    size, mix = (146, 141), Ingredients(lesions=0, noise=0)
+    data, eye = painted_dataset([4, 2], size=size, mix=mix), paint(2, size, mix)
     assert data.names == ["painted-4", "painted-2"]
     np.testing.assert_array_equal((data[1].image.numpy() * 255).round().transpose(1, 2, 0), eye.image)
     np.testing.assert_array_equal(data.vessels[1], eye.vessels)
     np.testing.assert_array_equal(data.fovs[1], eye.fov)
     np.testing.assert_array_equal(data.second_observer[1], eye.second_observer)
-    assert data.fingerprints[:1] != painted_dataset([4]).fingerprints
+    assert data.fingerprints[:1] != painted_dataset([4], size=size).fingerprints
 
 
 def test_load_training_alone(tmp_path):

@@ -263,12 +263,15 @@ def test_archive_without_a_folder_around(official, tmp_path):
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_test_photograph_among_the_training_ones_is_refused(tmp_path, official, flat):
     root = tmp_path / "mine"
-    for split in ("training", "test") if flat else ():
-        together(root / split, official / split)
+    for split in ("training", "test"):
+        if flat:
+            together(root / split, official / split)
+        else:
+            shutil.copytree(official / split, root / split)
     astray = "training" if flat else "training/images"
-    shutil.copy(official / "test/images/01_test.tif", (root if flat else official) / astray)
+    shutil.copy(official / "test/images/01_test.tif", root / astray)
     with pytest.raises(DataError, match=r"training\S* holds 01_test.tif, but DRIVE's training .* 21 to 40"):
-        find_drive(root if flat else official)
+        find_drive(root)
 
 
 @pytest.mark.parametrize(
