@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from drive_unet.data.beside import fov_beside
 from drive_unet.data.reading import read_image
 from drive_unet.models import evaluating, fused, logits_of
+from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.prepare import Prepared, prepare
 from drive_unet.preprocessing.rim import Rim
 from drive_unet.progress import bar
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # they load torchvision, which takes as long as all the rest
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 ZOOMS = (1.0, 1.25, 1.25, 1.0)  # the two mirror images are seen a quarter larger
+WIDEST = 1200  # pixels across a field of view that is enlarged; networks have seen no wider ones
 LARGE = 4_000_000  # pixels at the network's scale; a larger picture is cut into tiles unless told otherwise
 ANGLES = (5.0, 200.0)  # degrees; fundus cameras show 20 to 200
 OVERLAP = 128  # pixels that neighbouring tiles share; fewer show more of the seams (notebook 06)
@@ -65,8 +67,8 @@ def predict(
             image, or a path.
         fov: (H, W) bool; by default a sample's own, or of a path the mask in fov/ or mask/ beside images/,
             else found in the photograph.
-        tta: average over four flips, the two mirror images a quarter larger (test-time augmentation); five
-            times the work.
+        tta: average over four flips, the two mirror images a quarter larger, unless that makes their field of
+            view wider than 1,200 pixels (test-time augmentation); five times the work.
         tile: side of overlapping tiles in pixels, at the network's scale; by default the whole picture at
             once up to 4 megapixels, tiles of 1024 beyond.
         overlap: pixels that neighbouring tiles share, at least; blended.
@@ -237,12 +239,12 @@ class Segmenter:
         return prepare(photograph, fov, self.preprocessing, self.field_of_view)
 
     def maps(self, photographs: Sequence[Prepared]) -> list[Tensor]:
-        """Probability (h, w) float32 at the network's scale for each; those of one size in one batch."""
-        by_size: dict[torch.Size, list[int]] = {}
+        """Probability (h, w) float32 at the network's scale for each; those of one kind in one batch."""
+        alike: dict[tuple[torch.Size, bool], list[int]] = {}
         for index, prepared in enumerate(photographs):
-            by_size.setdefault(prepared.image.shape, []).append(index)
+            alike.setdefault((prepared.image.shape, _enlarged(prepared)), []).append(index)
         maps: list[Tensor] = [torch.empty(0)] * len(photographs)
-        for indices in by_size.values():
+        for indices in alike.values():
             flips = self.flips([photographs[index] for index in indices])
             for position, index in enumerate(indices):
                 maps[index] = believed(flips[:, position], photographs[index], self.threshold).mean(dim=0)
@@ -254,13 +256,17 @@ class Segmenter:
         return Segmentation(native, (native >= self.threshold) & prepared.native_fov, prepared.native_fov)
 
     def flips(self, photographs: Sequence[Prepared]) -> Tensor:
-        """One map a flip of photographs of one size, (flips, B, h, w) float32 on the CPU, rims and all."""
+        """One map a flip of photographs of one size, (flips, B, h, w) float32 on the CPU, rims and all.
+
+        All are seen as the first one is: `maps` gives it photographs that are alike.
+        """
         with torch.inference_mode(), evaluating(self.model):
             return self._flips(photographs)
 
     def _flips(self, photographs: Sequence[Prepared]) -> Tensor:
         batch = torch.stack([prepared.image for prepared in photographs])
-        return torch.stack([self._view(batch, axes, zoom)[:, 0] for axes, zoom in self.views])
+        views = [(axes, zoom if _enlarged(photographs[0]) else 1.0) for axes, zoom in self.views]
+        return torch.stack([self._view(batch, axes, zoom)[:, 0] for axes, zoom in views])
 
     def _view(self, batch: Tensor, axes: tuple[int, ...], zoom: float) -> Tensor:
         """Probabilities (B, 1, h, w) of images that the network sees flipped and enlarged."""
@@ -307,6 +313,11 @@ class Segmenter:
                 total[window] += self._answer(part) * blend
                 weight[window] += blend
         return total / weight
+
+
+def _enlarged(prepared: Prepared) -> bool:
+    """Whether its mirror images are seen larger than the photograph itself."""
+    return max(ZOOMS) * width_of(prepared.fov[0].numpy()) <= WIDEST
 
 
 def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:

@@ -16,7 +16,7 @@ from drive_unet.inference import Segmenter, predict, predict_all, predict_flips,
 from drive_unet.losses import loss_of
 from drive_unet.metrics import confusion
 from drive_unet.models import UNet, logits_of
-from drive_unet.preprocessing import Rim, detect_fov, prepare
+from drive_unet.preprocessing import Preprocessing, Rim, detect_fov, prepare
 from drive_unet.preprocessing.fov import width_of
 
 
@@ -100,6 +100,13 @@ def test_the_mirror_images_are_seen_a_quarter_larger_and_come_back_in_place(driv
     assert sizes == [(584, 565), (736, 704), (736, 704), (584, 565)], "steps of 32 for others"
     np.testing.assert_allclose(flips[3], flips[0], atol=1e-6)
     np.testing.assert_allclose(flips[2], flips[1], atol=1e-3)
+    model = FirstChannel()
+    model.preprocessing = Preprocessing(finest=1080)
+    sizes.clear()
+    predict_flips(model, np.asarray(retina()))
+    assert len(set(sizes)) == 1 and min(sizes[0]) > 1080, (
+        "1,350 pixels across are more than any network has seen"
+    )
     inside = drive.test[1].fov[0].numpy() > 0
     assert np.abs(flips[1] - flips[0])[inside].mean() < 0.01
     assert np.abs(flips[1] - np.roll(flips[0], 1, axis=1))[inside].mean() > 0.02
