@@ -317,7 +317,8 @@ class Segmenter:
 
 def _enlarged(prepared: Prepared) -> bool:
     """Whether its mirror images are seen larger than the photograph itself."""
-    return max(ZOOMS) * width_of(prepared.fov[0].numpy()) <= WIDEST
+    scale = prepared.image.shape[-1] / prepared.native_fov.shape[-1]
+    return max(ZOOMS) * scale * width_of(prepared.native_fov) <= WIDEST
 
 
 def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:

@@ -10,6 +10,7 @@ copies of weights, which are new ones; and whatever decides by numbers, which ar
 import copy
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from builders import write_split
@@ -137,7 +138,8 @@ def test_a_device_without_float64_standardises_patches(device, moved):
 @pytest.mark.parametrize("tile", [None, 32])
 def test_flips_and_tiles(device, tile):
     run = Segmenter(on(device), tta=True, tile=tile, overlap=8)
-    prepared = Prepared(torch.rand(3, 56, 48), torch.ones(1, 56, 48, dtype=torch.uint8), None)
+    fov = np.ones((56, 48), bool)
+    prepared = Prepared(torch.rand(3, 56, 48), torch.ones(1, 56, 48, dtype=torch.uint8), fov)
     with NoDouble():
         maps = run.flips([prepared, prepared])
     assert run.device.type == device
