@@ -31,15 +31,15 @@ _TURNS = {
 }
 
 
-class _WithoutWarnings:
-    """Silences warnings, of odd metadata above all; what matters comes as an exception.
+class _Silence:
+    """Silences warnings and what tifffile logs, mostly of odd metadata; what matters comes as an exception.
 
-    Filters belong to the whole process, and two threads that each put back what they found may leave it
+    Both belong to the whole process, and two threads that each put back what they found may leave it
     silent. So the first one in silences, and the last one out puts back.
     """
 
     def __init__(self) -> None:
-        self.lock, self.inside = Lock(), 0
+        self.lock, self.inside, self.log = Lock(), 0, logging.getLogger("tifffile")
 
     def __enter__(self) -> None:
         with self.lock:
@@ -47,16 +47,18 @@ class _WithoutWarnings:
                 self.caught = warnings.catch_warnings()
                 self.caught.__enter__()
                 warnings.simplefilter("ignore")
+                self.disabled, self.log.disabled = self.log.disabled, True
             self.inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.inside -= 1
             if self.inside == 0:
+                self.log.disabled = self.disabled
                 self.caught.__exit__(None, None, None)
 
 
-_WITHOUT_WARNINGS = _WithoutWarnings()
+_SILENCE = _Silence()
 
 
 class Picture(NamedTuple):
@@ -80,7 +82,7 @@ def decode(path: str | Path) -> Picture:
             deep = levels if colour and levels.dtype == np.uint16 else None
             grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
             return Picture(Image.fromarray(grey), deep, full, frames)
-        with _WITHOUT_WARNINGS, Image.open(path) as picture:
+        with _SILENCE, Image.open(path) as picture:
             _check_size(path, picture.width, picture.height)
             deep, full = _deep(path, picture), _stated(path, picture)
             turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
@@ -217,10 +219,8 @@ def _held_by_tiff(path: Path) -> str:
     """What a TIFF that Pillow does not know holds, in words; empty for any other file, or a torn one."""
     import tifffile  # here: few files need it
 
-    log = logging.getLogger("tifffile")  # which prints what it finds of a torn file
-    silent, log.disabled = log.disabled, True
     try:
-        with tifffile.TiffFile(path) as file:
+        with _SILENCE, tifffile.TiffFile(path) as file:  # it prints what it finds of a torn file
             page = file.pages.first
             end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
             if page.dtype is None or end > path.stat().st_size:
@@ -228,8 +228,6 @@ def _held_by_tiff(path: Path) -> str:
             return f"{page.dtype}, {page.samplesperpixel} a pixel"
     except Exception:  # of damaged files, anything
         return ""
-    finally:
-        log.disabled = silent
 
 
 def white(path: str | Path, levels: np.ndarray, stated: float | None) -> float:
