@@ -38,6 +38,7 @@ _NAMES = {  # by which DRIVE's files tell what they are, and all but the labels 
     "fov": r"(\d\d)_(training|test)_mask",
     "second": r"(\d\d)_manual2",
 }
+KINDS = {"vessels": "vessel labels", "fov": "field-of-view masks", "second": "second labels"}  # in words
 _FOLDERS = (*IMAGES, *VESSELS, *FOV, *SECOND)
 _OF_NUMBER = {number: split for split, numbers in NUMBERS.items() for number in numbers}
 _SAMPLE = 10  # photographs; fewer are a sample that somebody chose, more are a copy of DRIVE that lost some
@@ -127,8 +128,7 @@ def _read_mixed(folder: Path, split: str, shared: bool) -> tuple[Pair, ...]:
             f"{folder} holds no vessel labels such as 21_manual1.gif, without which nothing can be learned: "
             f"{AGAIN}"
         )
-    words = {"vessels": "vessel labels", "fov": "field-of-view masks", "second": "second labels"}
-    labels = [(what, folder, kinds[kind] or None) for kind, what in words.items()]
+    labels = [(what, folder, kinds[kind] or None) for kind, what in KINDS.items()]
     return pair_up(folder, kinds["image"], labels, _number)
 
 

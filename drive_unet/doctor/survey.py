@@ -8,7 +8,7 @@ from typing import Any
 
 from drive_unet.data.archives import is_junk
 from drive_unet.data.by_names import SPLITS, Kinds, files_by_kind, image_files, labels_of
-from drive_unet.data.drive_copies import DEPTH, files_by_name, inner_folder, mixed_splits
+from drive_unet.data.drive_copies import DEPTH, KINDS, files_by_name, inner_folder, mixed_splits
 from drive_unet.data.layouts import NAMED, Layout
 from drive_unet.data.pairing import (
     AGAIN,
@@ -28,7 +28,6 @@ from drive_unet.doctor.inspection import ERROR, Finding
 from drive_unet.errors import DataError
 
 _DEPTH = 6
-_WORDS = {"vessels": "vessel labels", "fov": "field-of-view masks", "second": "second labels"}
 _MOST = 5000  # photographs that are checked of a copy that cannot be used
 
 
@@ -119,7 +118,7 @@ def _side_by_side(folder: Path, own: str | None) -> tuple[list[tuple[Pair, str]]
             if masks:
                 findings += _unmatched(photographs, masks, kind, folder)
         for key, file in photographs.items():
-            vessels, fov, second = (files[kind].get(key) for kind in _WORDS)
+            vessels, fov, second = (files[kind].get(key) for kind in KINDS)
             jobs.append((Pair(file.stem, file, vessels, fov, second), own or split))
     return jobs, findings
 
@@ -157,7 +156,7 @@ def _unmatched(
     lacking = [file for key, file in photographs.items() if key not in files]
     surplus = [file for key, file in files.items() if key not in photographs]
     if lacking:
-        what = f"have no {_WORDS[kind]} in {place.name}"
+        what = f"have no {KINDS[kind]} in {place.name}"
         findings.append(Finding(ERROR, f"lacks-{kind}", what, AGAIN, lacking))
     if surplus:
         do = "add the photographs, or move these away"
