@@ -82,11 +82,16 @@ def interpreter_of(folder: Path) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Make the environment and run the tests in it; return pytest's exit status, or that of what failed."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [-h] [--keep] {lowest,newest,colab} [-- ARGUMENT OF PYTEST ...]",
+        description=__doc__,
+        formatter_class=form,
+    )
     parser.add_argument("versions", choices=SETS, help="which releases")
     parser.add_argument("--keep", action="store_true", help="use the environment that is there as it is")
-    parser.add_argument("tests", nargs="*", metavar="ARGUMENT", help="for pytest, after `--`")
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:cut])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     uv = shutil.which("uv")
     if uv is None:
@@ -95,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV"}
     }
     folder = ROOT / f".venv-{options.versions}"
-    tests = options.tests or [*TESTS, *(() if options.versions == "newest" else OLDER)]
+    tests = arguments[cut + 1 :] or [*TESTS, *(() if options.versions == "newest" else OLDER)]
     test = [str(interpreter_of(folder)), "-m", "pytest", *tests]
     for command in [*commands(uv, options.versions, project, folder, options.keep), test]:
         print("$", *command, flush=True)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from argparse import Namespace
 
 import check_versions
 import pytest
@@ -111,6 +112,16 @@ def test_the_sets_of_releases_are_what_they_are_called(tmp_path):
     python.parent.mkdir(parents=True)
     python.touch()
     assert check_versions.commands("uv", "lowest", PROJECT, tmp_path / "venv", keep=True) == []
+
+
+def test_what_follows_two_dashes_goes_to_pytest(monkeypatch):
+    ran = []
+    monkeypatch.setattr(check_versions.shutil, "which", lambda name: name)
+    monkeypatch.setattr(
+        check_versions.subprocess, "run", lambda command, **_: ran.append(command) or Namespace(returncode=0)
+    )
+    assert check_versions.main(["lowest", "--keep", "--", "tests/test_losses.py", "-x"]) == 0
+    assert ran[-1][1:] == ["-m", "pytest", "tests/test_losses.py", "-x"]
 
 
 def test_rooms_import_one_way(monkeypatch):
