@@ -168,7 +168,7 @@ def dies(stage: str, count: int, seconds: float) -> None:
 
 def child(data: Path, out: Path, workers: int, rank: int, processes: int, port: int, moment: tuple) -> None:
     """What a forked process does; the moment is when it dies, or ()."""
-    sys.stderr = sys.stdout = open(os.devnull, "w")
+    sys.stderr = sys.stdout = open(out.with_name(f"process-{rank}.log"), "w")
     torch.set_num_threads(1)  # more would wait for ever for the threads that a fork leaves behind
     if processes > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
@@ -241,7 +241,7 @@ def campaign(folder: Path, kills: int, workers: int, processes: int, seed: int =
             dict.fromkeys((*STAGES, "kills", "runs", "identical"), 0),
             time.perf_counter() - begun,
         )
-        kept.write_text(json.dumps([counts, seconds]))
+        keep(kept, counts, seconds)
     out = folder / "killed"
     while counts["kills"] < kills or out.exists():
         draw = random.Random(f"{seed} {workers} {processes} {counts['kills'] + counts['runs']}")
@@ -258,8 +258,13 @@ def campaign(folder: Path, kills: int, workers: int, processes: int, seed: int =
             counts[stage] += 1
             counts["kills"] += 1
             out.mkdir(exist_ok=True)
-        files.write_atomically(kept, lambda file: file.write(json.dumps([counts, seconds]).encode()))
+        keep(kept, counts, seconds)
     return counts
+
+
+def keep(file: Path, counts: dict[str, int], seconds: float) -> None:
+    """Write what a campaign counted so far, whole or not at all."""
+    files.write_atomically(file, lambda to: to.write(json.dumps([counts, seconds]).encode()))
 
 
 def main() -> int:

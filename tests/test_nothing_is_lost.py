@@ -16,6 +16,7 @@ import kills
 import pytest
 import torch
 from builders import write_split, zipped
+from filelock import FileLock
 
 from drive_unet import files
 from drive_unet.augmentation import training_transform
@@ -447,7 +448,8 @@ def test_what_no_run_wrote_is_not_removed_with_a_run(data, run):
     assert (run / BEST).exists()
 
 
-def test_of_two_runs_into_one_folder_the_second_is_refused(data, tmp_path):
+def test_of_two_runs_into_one_folder_the_second_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PATIENCE", 0)
     loss, refusals = combine(bce=1.0, dice=0.5), []
 
     def second():
@@ -472,6 +474,14 @@ def test_of_two_runs_into_one_folder_the_second_is_refused(data, tmp_path):
     with alone_in(tmp_path / "run"):
         fit(network(), *data, out=tmp_path / "run", resume=True, **SMALL)
         assert (tmp_path / "run" / ".lock").exists(), "still held by whoever called"
+
+
+def test_a_folder_that_workers_of_a_killed_run_still_hold_is_waited_for(tmp_path):
+    held = FileLock(tmp_path / ".lock", thread_local=False)
+    held.acquire()
+    threading.Timer(0.3, held.release).start()
+    with alone_in(tmp_path):
+        assert not held.is_locked
 
 
 @needs_fork

@@ -27,6 +27,7 @@ from drive_unet.training.descriptions import UNTOLD, content_of, described
 from drive_unet.training.provenance import versions
 
 BEST, LAST, BEFORE = "best.safetensors", "last.pt", "previous.pt"
+PATIENCE = 6.0  # seconds: workers of a killed run, which may hold its folder with it, look for it every five
 _INSTEAD = "replace the run with overwrite, or name another folder"  # of going on
 _WORDS = {  # what errors call the settings
     "patches_a_step": "patches a step",
@@ -297,7 +298,7 @@ def alone_in(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
+    lock = FileLock(folder.resolve() / ".lock", timeout=PATIENCE, is_singleton=True)
     with written_into(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
