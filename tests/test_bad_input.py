@@ -575,3 +575,30 @@ def test_reading_in_threads_leaves_the_warnings_of_the_process_as_they_were(tmp_
         first_done.set()
         second.result(60)
     assert warnings.filters == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_file_is_read_warns_as_usual(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    reading, forked, open_file = Event(), Event(), Image.open
+
+    def opened(file, *more):
+        reading.set()
+        assert forked.wait(60)
+        return open_file(file, *more)
+
+    monkeypatch.setattr(Image, "open", opened)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(1) as pool:
+        picture = pool.submit(read_image, tmp_path / "a.png")
+        assert reading.wait(60)
+        child = os.fork()
+        if child == 0:
+            forked.set()
+            read_image(tmp_path / "a.png")  # it silences and puts back for itself
+            os._exit(int(warnings.filters != before))
+        forked.set()
+        picture.result(60)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert warnings.filters == before

@@ -662,7 +662,11 @@ def test_predictions_of_photographs_that_were_learned_from_say_so(own, run, tmp_
     assert done("evaluate", tmp_path / "new", "--data", others) == 0
     assert "were not trained on these photographs" in capsys.readouterr().out
     assert done("audit", tmp_path / "new", "--data", others) == 0
-    assert "chosen before these photographs were seen" in capsys.readouterr().out
+    assert "chosen before these photographs were seen, and frozen" in capsys.readouterr().out
+    assert done("audit", tmp_path / "new", "--data", others, "--threshold", ".4") == 0
+    shown = capsys.readouterr().out
+    assert "threshold given, 0.400" in shown and "honest if it was chosen before" in shown
+    assert "and frozen" not in shown
 
 
 def test_predictions_in_a_tree_keep_their_threshold(own, run, tmp_path, capsys):

@@ -93,7 +93,7 @@ class Labels(v2.Transform):
     [
         (lambda v: v * 255, "lie in 0 to 255 instead of .0, 1.*: divide them by 255"),
         (lambda v: (v.float() - 0.45) / 0.22, "lie in -2.04.* no transform may normalise"),
-        (lambda v: v.repeat(3, 1, 1), "have 3 channels"),
+        (lambda v: v.repeat(3, 1, 1), r"of shape .*, 3, .*they need one channel"),
     ],
 )
 def test_labels_that_are_none_are_refused_in_the_first_step(eyes, change, words):

@@ -486,7 +486,7 @@ PATCHES = {
     ),
     "flat": (
         lambda sample: sample._replace(vessels=sample.vessels[0]),
-        "the labels of step 1 have 32 channels",
+        r"the labels of step 1 are of shape \(2, 32, 32\), not \(patches, 1, height, width\)",
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 import struct
 import warnings
@@ -40,6 +41,15 @@ class _Silence:
 
     def __init__(self) -> None:
         self.lock, self.inside, self.log = Lock(), 0, logging.getLogger("tifffile")
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._alone)
+
+    def _alone(self) -> None:
+        """A forked process has none of the threads that were inside, so nobody else would put back."""
+        self.lock = Lock()
+        if self.inside:
+            self.inside = 1
+            self.__exit__()
 
     def __enter__(self) -> None:
         with self.lock:

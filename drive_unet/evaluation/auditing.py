@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.evaluation.evaluator import Evaluation, labels_of
+from drive_unet.evaluation.evaluator import GIVEN, Evaluation, labels_of
 from drive_unet.evaluation.guarding import Guard
 from drive_unet.evaluation.records import UNRANKED, Labels, Prediction
 from drive_unet.evaluation.results import plain
@@ -307,14 +307,12 @@ def _thresholds(
     ]
     if from_training is not None:
         value, source = from_training
-        frozen = Habit(
-            f"threshold from training, {value:.3f}",
-            _at(evaluation, ranking, value),
-            f"the one that came with weights that had learned from these photographs ({source})."
-            if seen
-            else f"chosen before these photographs were seen, and frozen ({source}).",
-        )
-        habits.insert(0, frozen)
+        name, note = "from training", f"chosen before these photographs were seen, and frozen ({source})."
+        if seen:
+            note = f"the one that came with weights that had learned from these photographs ({source})."
+        elif source == GIVEN:
+            name, note = GIVEN, "honest if it was chosen before these photographs were seen."
+        habits.insert(0, Habit(f"threshold {name}, {value:.3f}", _at(evaluation, ranking, value), note))
     return habits
 
 

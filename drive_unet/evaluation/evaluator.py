@@ -39,7 +39,7 @@ from drive_unet.metrics.streaming import Pool
 Kinds = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 # Where thresholds come from that nobody gives, in words.
-BY_DEFAULT, RECORDED = "by default", "recorded by drive-unet predict, which froze it"
+GIVEN, BY_DEFAULT, RECORDED = "given", "by default", "recorded by drive-unet predict, which froze it"
 
 # ---------------------------------------------------------------------- what comes back
 
@@ -341,7 +341,7 @@ def evaluate(
     if finished or (isinstance(predictor, FinishedPredictions) and not predictor.ranked):
         value, source = None, "segmentations given as such, without a threshold"
     elif threshold is not None:
-        value, source = threshold, threshold_from or "given"
+        value, source = threshold, threshold_from or GIVEN
     elif recorded is not None:
         value, source = recorded, threshold_from or RECORDED
     elif own is not None:

@@ -61,8 +61,9 @@ class Watch:
             )
         if vessels.ndim != 4 or vessels.shape[1] != 1:
             raise DataError(
-                f"the labels of step {step} have {vessels.shape[1]} channels, {tuple(vessels.shape)}: they "
-                "need one, 1 where there is vessel; leave the transforms of colour images off them"
+                f"the labels of step {step} are of shape {tuple(vessels.shape)}, not (patches, 1, height, "
+                "width): they need one channel, 1 where there is vessel; leave the transforms of colour "
+                "images off them"
             )
         low, high = float(vessels.min()), float(vessels.max())
         if not bool(((vessels == 0) | (vessels == 1)).all()):
