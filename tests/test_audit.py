@@ -295,7 +295,7 @@ def test_photographs_in_both_and_weights_that_saw_them(dataset, scored):
 
 
 def test_resized_labels(dataset, scenes):
-    assert resized_labels(dataset, "own") == []
+    assert list(resized_labels(dataset, "own")) == []
     (guard,) = resized_labels(dataset, "DRIVE")
     assert "160x150 instead of 565x584" in guard.sentence and NATIVE["DRIVE"] == (584, 565)
 

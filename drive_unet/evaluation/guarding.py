@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -66,123 +66,99 @@ def guards(
     ]
 
 
-def too_good(evaluation: Evaluation, kind: str) -> list[Guard]:
+def too_good(evaluation: Evaluation, kind: str) -> Iterator[Guard]:
     """Scores inside the field of view that nobody is known to reach on DRIVE."""
-    if not evaluation.inside_fov:
-        return []
     above = [
         f"{words} of {evaluation.pooled[key]:.4f} is above {limit:.3f}"
         for key, words, limit in (("Acc", "an accuracy", ACCURACY), ("Dice", "a Dice", DICE))
-        if evaluation.pooled[key] > limit
+        if evaluation.inside_fov and evaluation.pooled[key] > limit
     ]
-    if not above:
-        return []
-    other = "your photographs" if kind == OWN else kind
-    elsewhere = "" if kind == "DRIVE" else f" That limit is known for DRIVE; {other} may be easier."
-    return [
-        Guard(
+    if above:
+        other = "your photographs" if kind == OWN else kind
+        elsewhere = "" if kind == "DRIVE" else f" That limit is known for DRIVE; {other} may be easier."
+        yield Guard(
             "too good to be true",
             f"{' and '.join(above)} inside the field of view, more than is known of any honest score; look "
             f"for photographs that were learned from, and for labels among the predictions.{elsewhere}",
         )
-    ]
 
 
-def not_as_asked(evaluation: Evaluation) -> list[Guard]:
+def not_as_asked(evaluation: Evaluation) -> Iterator[Guard]:
     """Predictions in another form than the one that is scored: on another scale, or inverted."""
     counts = evaluation.confusion
     called, vessel, pixels = counts.tp + counts.fp, counts.tp + counts.fn, sum(counts)
     if vessel and not called:
-        return [
-            Guard(
-                "nothing is called vessel",
-                "not one pixel is: masks are black and white (0 and 255), maps of probability 0 to 255 in 8 "
-                "bits, 0 to 65535 in 16 or 0 to 1 in floats; write them so, or see what the threshold cuts.",
-            )
-        ]
+        yield Guard(
+            "nothing is called vessel",
+            "not one pixel is: masks are black and white (0 and 255), maps of probability 0 to 255 in 8 "
+            "bits, 0 to 65535 in 16 or 0 to 1 in floats; write them so, or see what the threshold cuts.",
+        )
     if called > pixels / 2 and vessel < pixels / 2:
-        return [
-            Guard(
-                "inverted",
-                f"{called / pixels:.0%} of the pixels are called vessel, and {vessel / pixels:.0%} are: here "
-                "vessels are white and the background is black.",
-            )
-        ]
-    return []
+        yield Guard(
+            "inverted",
+            f"{called / pixels:.0%} of the pixels are called vessel, and {vessel / pixels:.0%} are: here "
+            "vessels are white and the background is black.",
+        )
 
 
 def in_both(
     photographs: DRIVEDataset, training: DRIVEDataset | None, seen: Sequence[str] | None
-) -> list[Guard]:
+) -> Iterator[Guard]:
     """Photographs that were learned from and are scored, by their pixels and whatever their names."""
-    warnings = []
     if seen:
-        warnings.append(
-            Guard(
-                "in training and test",
-                f"these weights were trained on {listed(seen)}, so scores there say nothing of others.",
-            )
+        yield Guard(
+            "in training and test",
+            f"these weights were trained on {listed(seen)}, so scores there say nothing of others.",
         )
-    shared = [] if training is None else photographs.shared_with(training)
-    if shared:
-        warnings.append(
-            Guard(
-                "in training and test",
-                f"{listed(shared)} {'is' if len(shared) == 1 else 'are'} among the training photographs too, "
-                "pixel for pixel: leave them out of one of both.",
-            )
+    if training is not None and (shared := photographs.shared_with(training)):
+        yield Guard(
+            "in training and test",
+            f"{_are(shared)} among the training photographs too, pixel for pixel: leave them out of one of "
+            "both.",
         )
-    return warnings
 
 
-def resized_labels(photographs: DRIVEDataset, kind: str) -> list[Guard]:
+def resized_labels(photographs: DRIVEDataset, kind: str) -> Iterator[Guard]:
     """Labels that are not of the size that was published, or were enlarged by repeating pixels."""
-    shapes = [vessels.shape for vessels in photographs.vessels]
-    native = NATIVE.get(kind)
-    if native is not None:
-        unlike = [n for n, s in zip(photographs.names, shapes, strict=True) if s != native]
-        if unlike:
-            height, width = shapes[photographs.names.index(unlike[0])]
-            return [
-                Guard(
-                    "resized labels",
-                    f"{listed(unlike)} {'is' if len(unlike) == 1 else 'are'} not of {kind}'s own size "
-                    f"({width}x{height} instead of {native[1]}x{native[0]}): resizing changes thin vessels, "
-                    "so such scores compare with no others.",
-                )
-            ]
-    repeated = [
-        name
-        for name, vessels in zip(photographs.names, photographs.vessels, strict=True)
-        if _repeats(vessels) or _repeats(vessels.T)
-    ]
-    if not repeated:
-        return []
-    return [
-        Guard(
+    sizes, repeated, native = {}, [], NATIVE.get(kind)
+    for name, vessels in zip(photographs.names, photographs.vessels, strict=True):
+        if native is not None and vessels.shape != native:
+            sizes[name] = f"{vessels.shape[1]}x{vessels.shape[0]}"
+        if _repeats(vessels) or _repeats(vessels.T):
+            repeated.append(name)
+    if sizes:
+        yield Guard(
+            "resized labels",
+            f"{_are(sizes)} not of {kind}'s own size ({next(iter(sizes.values()))} instead of "
+            f"{native[1]}x{native[0]}): resizing changes thin vessels, so such scores compare with no "
+            "others.",
+        )
+    elif repeated:
+        yield Guard(
             "resized labels",
             f"the labels of {listed(repeated)} repeat rows or columns, as masks do that were enlarged: score "
             "at the size in which they were drawn.",
         )
-    ]
 
 
-def threshold_from_test(evaluation: Evaluation) -> list[Guard]:
+def threshold_from_test(evaluation: Evaluation) -> Iterator[Guard]:
     """A threshold that is the very best for the photographs that are scored, unless nobody chose it."""
-    if evaluation.threshold_from == BY_DEFAULT:
-        return []
-    if evaluation.threshold is None or evaluation.ranking is None or not evaluation.ranking.tp[-1]:
-        return []
-    dice, best = evaluation.ranking.best()
-    if dice - evaluation.pooled["Dice"] > 2e-6 or len(evaluation.ranking.threshold) < 100:
-        return []
-    return [
-        Guard(
+    ranking = evaluation.ranking
+    if evaluation.threshold is None or evaluation.threshold_from == BY_DEFAULT:
+        return
+    if ranking is None or not ranking.tp[-1] or len(ranking.threshold) < 100:
+        return
+    dice, best = ranking.best()
+    if dice - evaluation.pooled["Dice"] <= 2e-6:
+        yield Guard(
             "threshold from the test",
             f"{evaluation.threshold:.4f} gives the best Dice there is on these photographs (at {best:.4f}), "
             "which hardly happens unless it was chosen on them: choose it on validation photographs.",
         )
-    ]
+
+
+def _are(names: Collection[str]) -> str:
+    return f"{listed(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _repeats(mask: np.ndarray) -> bool:
