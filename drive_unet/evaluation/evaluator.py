@@ -30,7 +30,7 @@ from drive_unet.evaluation.tables import ends, html_table, number, span, text_ta
 from drive_unet.files import write_text
 from drive_unet.inference import predict_each
 from drive_unet.metrics.bootstrap import Statistic, intervals, mean_of, pooled_scores, within
-from drive_unet.metrics.exact import SCORES, Confusion, mean_of_known
+from drive_unet.metrics.exact import SCORES, Confusion, deviation, mean_of_known
 from drive_unet.metrics.pixels import Images, as_images
 from drive_unet.metrics.ranking import Ranking
 from drive_unet.metrics.streaming import Pool
@@ -144,12 +144,7 @@ class Evaluation:
 
     def seed_spread(self) -> dict[str, float]:
         """Sample standard deviation (n - 1) of the pooled scores over networks; nan for fewer than two."""
-        return {
-            key: float(np.std([e.pooled[key] for e in self.members], ddof=1))
-            if len(self.members) > 1
-            else math.nan
-            for key in SCORES
-        }
+        return {key: deviation([member.pooled[key] for member in self.members]) for key in SCORES}
 
     def mean(self) -> dict[str, float]:
         """Mean over the images of every score; images where it is not defined (nan) are left out."""
@@ -157,10 +152,7 @@ class Evaluation:
 
     def std(self) -> dict[str, float]:
         """Sample standard deviation (n - 1) over the images of every score; nan for fewer than two images."""
-        return {
-            key: float(np.std(values, ddof=1)) if len(values := self._known(key)) > 1 else math.nan
-            for key in SCORES
-        }
+        return {key: deviation(self._known(key)) for key in SCORES}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for `json.dump`; nan becomes None."""
@@ -364,14 +356,12 @@ def evaluate(
     return scored
 
 
-def evaluate_second_observer(
-    dataset: DRIVEDataset, *, inside_fov: bool = True, thorough: bool = False
-) -> Evaluation | None:
+def evaluate_second_observer(dataset: DRIVEDataset, *, thorough: bool = False) -> Evaluation | None:
     """Score the second human observer against the first, the bar that a model has to reach.
 
     Args:
         dataset: the photographs; those without a second observer are left out.
-        inside_fov, thorough: as for `evaluate`.
+        thorough: as for `evaluate`.
 
     Returns:
         The scores; None if no photograph has a second observer.
@@ -388,7 +378,7 @@ def evaluate_second_observer(
     scored = dataset.subset(present)
     refuse_unlabelled(scored)
     cuts = [None] * len(present)
-    return _score(masks, scored, cuts, source, "second observer", inside_fov, thorough=thorough)
+    return _score(masks, scored, cuts, source, "second observer", True, thorough=thorough)
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
@@ -477,37 +467,35 @@ def _pooled(
     )
 
 
-def join(evaluations: Sequence[Evaluation], name: str | None = None) -> Evaluation:
+def join(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Several evaluations, of different photographs each, as one: such as those of all folds, out of fold.
 
     Args:
-        evaluations: by the same protocol; each photograph in one of them.
-        name: of the predictor; None takes that of the first.
+        evaluations: by the same protocol; each photograph in one of them. The first one's name stays.
 
     Returns:
         The scores over all their pixels, photographs sorted by name; thresholds stay those of each part.
     """
     first = evaluations[0]
     if len(evaluations) == 1:
-        return first if name is None else replace(first, name=name)
+        return first
     pixels = None
     if all(evaluation.pixels is not None for evaluation in evaluations):
         pixels = Pool()
         for evaluation in evaluations:
             pixels.join(evaluation.pixels)
-    records = sorted((part for evaluation in evaluations for part in evaluation.records), key=_name)
+    records = sorted((part for each in evaluations for part in each.records), key=lambda part: part.name)
     sources = ", or ".join(dict.fromkeys(evaluation.threshold_from for evaluation in evaluations))
-    joined = _pooled(name or first.name, records, sources, first.inside_fov, pixels)
+    joined = _pooled(first.name, records, sources, first.inside_fov, pixels)
     frames = [evaluation.whole_frame for evaluation in evaluations]
     return joined if None in frames else replace(joined, whole_frame=join(frames))
 
 
-def over_seeds(evaluations: Sequence[Evaluation], name: str | None = None) -> Evaluation:
+def over_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Several trainings, as with several seeds, on the same photographs: the mean of their evaluations.
 
     Args:
         evaluations: of the same photographs by the same protocol.
-        name: for the tables; None takes that of the first, and their number.
 
     Returns:
         The mean of their pooled scores, with intervals of that mean over photographs. The spread from seed to
@@ -523,7 +511,7 @@ def over_seeds(evaluations: Sequence[Evaluation], name: str | None = None) -> Ev
         return first
     records = [over(parts) for parts in zip(*(e.records for e in evaluations), strict=True)]
     mean = _pooled(
-        name or f"{first.name}, {len(evaluations)} networks",
+        f"{first.name}, {len(evaluations)} networks",
         records,
         first.threshold_from,
         first.inside_fov,
@@ -537,10 +525,6 @@ def over_seeds(evaluations: Sequence[Evaluation], name: str | None = None) -> Ev
         members=list(evaluations),
         binned=first.binned,
     )
-
-
-def _name(part: Record) -> str:
-    return part.name
 
 
 # ---------------------------------------------------------------------- checks and tables

@@ -14,7 +14,7 @@ from drive_unet.data.pairing import listed
 from drive_unet.evaluation.evaluator import Evaluation, evaluate_second_observer
 from drive_unet.evaluation.results import plain
 from drive_unet.evaluation.tables import number, text_table
-from drive_unet.metrics.exact import SCORES
+from drive_unet.metrics.exact import SCORES, deviation
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def held_out_parts(photographs: DRIVEDataset, k: int | None) -> list[DRIVEDatase
 def over_folds(evaluations: Sequence[Evaluation]) -> tuple[dict[str, float], dict[str, float]]:
     """Mean and sample standard deviation (n - 1) over folds, by score."""
     values = {key: [evaluation.pooled[key] for evaluation in evaluations] for key in SCORES}
-    spread = {key: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for key, v in values.items()}
-    return {key: float(np.mean(v)) for key, v in values.items()}, spread
+    return {k: float(np.mean(v)) for k, v in values.items()}, {k: deviation(v) for k, v in values.items()}
 
 
 def fold_table(group: Sequence[Scored], photographs: DRIVEDataset) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,9 +22,10 @@ from drive_unet.evaluation.auditing import Audit
 from drive_unet.evaluation.evaluator import Evaluation
 from drive_unet.evaluation.guarding import Guard
 from drive_unet.evaluation.records import total_confusion
-from drive_unet.evaluation.results import result
-from drive_unet.evaluation.tables import details, html_table, span
+from drive_unet.evaluation.results import KEYS, result
+from drive_unet.evaluation.tables import details, html_table, number, span
 from drive_unet.files import write_text
+from drive_unet.metrics.exact import SCORES
 from drive_unet.metrics.vesselwise import CALIBRES
 from drive_unet.plots.charts import STYLE, plot_by_calibre, plot_intervals
 from drive_unet.plots.curves import plot_precision_recall, plot_reliability, plot_roc
@@ -31,17 +33,8 @@ from drive_unet.plots.overlays import COLOURS, error_map
 
 WORST = 3  # photographs that are shown large
 STRIP = 60  # photographs in the strip, at most
-_WORDS = {
-    "auc": "AUC",
-    "ap": "AP",
-    "dice": "Dice",
-    "accuracy": "accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "mcc": "MCC",
-    "iou": "IoU",
-    "cldice": "clDice",
-}
+# What the scores are called here, by their names in JSON.
+_WORDS = {KEYS[name]: KEYS[name] if name in ("Acc", "Se", "Sp") else name for name in SCORES}
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1080px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}
@@ -101,12 +94,12 @@ def _page(
 ) -> str:
     protocol = result["protocols"]["inside_fov"]
     title = f"{protocol['predictor']} on {len(protocol['photographs'])} photographs"
-    parts = [f"<h1>{_safe(title)}</h1>", f"<p>{_safe(protocol['sentence'])}</p>"]
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{html.escape(protocol['sentence'])}</p>"]
     if audit is not None:
-        parts.append(f'<p class="verdict">{_safe(audit.verdict)}</p>')
+        parts.append(f'<p class="verdict">{html.escape(audit.verdict)}</p>')
     for guard in result["guards"]:
         words = f"Suspicious, {guard['name']}: {guard['sentence']}"
-        parts.append(f'<p class="guard">{_safe(words)}</p>')
+        parts.append(f'<p class="guard">{html.escape(words)}</p>')
     parts += _scores(result)
     if audit is not None:
         parts += [
@@ -121,7 +114,7 @@ def _page(
     parts += _protocol(result)
     body = "\n".join(part for part in parts if part)
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
         f"<body>{body}</body></html>\n"
     )
@@ -217,26 +210,19 @@ def _by_image(result: Mapping[str, Any], evaluation: Evaluation, photographs: DR
         for kind, word in (("TP", "found"), ("FP", "too many"), ("FN", "missed"))
     )
     parts = ["<h2>Photograph by photograph</h2>", f'<p class="key">{colours}</p>']
-    pictures: dict[str, Image.Image] = {}
-    shown = order[:STRIP]
-    index = {name: number for number, name in enumerate(photographs.names)}
-    large = []
-    for number, part in enumerate(shown):
-        at = index[part.name]
-        if part.drawn is None or photographs.vessels[at] is None:
+    at = {name: index for index, name in enumerate(photographs.names)}
+    strip, large = [], []
+    for place, part in enumerate(order[:STRIP]):
+        if part.drawn is None:
             continue
-        errors = error_map(part.drawn, photographs.vessels[at], photographs.fovs[at])
-        pictures[part.name] = Image.fromarray(errors)
-        if number < WORST:
-            original = Image.fromarray(photographs.stored(at).image.numpy().transpose(1, 2, 0))
-            caption = f"{part.name}: Dice {_cell(_none(part.scores['Dice']))}"
-            pair = _figure(original, 520, caption) + _figure(pictures[part.name], 520, "errors")
+        index, dice = at[part.name], _cell(part.scores["Dice"])
+        errors = error_map(part.drawn, photographs.vessels[index], photographs.fovs[index])
+        strip.append(_figure(errors, 124, f"{part.name} {dice}"))
+        if place < WORST:
+            original = photographs.stored(index).image.numpy().transpose(1, 2, 0)
+            pair = _figure(original, 520, f"{part.name}: Dice {dice}") + _figure(errors, 520, "errors")
             large.append(f'<div class="worst">{pair}</div>')
-    strip = "".join(
-        _figure(picture, 124, f"{name} {_cell(_none(_dice(order, name)))}")
-        for name, picture in pictures.items()
-    )
-    parts += [f'<div class="strip">{strip}</div>', "<h2>The worst</h2>", *large]
+    parts += [f'<div class="strip">{"".join(strip)}</div>', "<h2>The worst</h2>", *large]
     keys = [*_WORDS, "threshold"]
     rows = [[row["name"], *(_cell(row[key]) for key in keys)] for row in result["per_image"]]
     header = ["photograph", *_WORDS.values(), "threshold"]
@@ -264,30 +250,19 @@ def _picture(figure: Figure) -> str:
     return f'<p><img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"></p>'
 
 
-def _figure(picture: Image.Image, width: int, caption: str) -> str:
+def _figure(pixels: np.ndarray, width: int, caption: str) -> str:
+    picture = Image.fromarray(pixels)
     size = (width, max(round(width * picture.height / picture.width), 1))
     buffer = io.BytesIO()
     picture.resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
     source = f"data:image/jpeg;base64,{data}"
-    return f'<figure><img alt="" src="{source}"><figcaption>{_safe(caption)}</figcaption></figure>'
-
-
-def _dice(records: Sequence[Any], name: str) -> float:
-    return next(part.scores["Dice"] for part in records if part.name == name)
-
-
-def _safe(text: str) -> str:
-    return html.escape(text)
+    return f'<figure><img alt="" src="{source}"><figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return number(_nan(value)) if value is None or isinstance(value, float) else str(value)
 
 
 def _nan(value: float | None, instead: float = math.nan) -> float:
     return instead if value is None or math.isnan(value) else value
-
-
-def _none(value: float) -> float | None:
-    return None if math.isnan(value) else value
