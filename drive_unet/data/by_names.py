@@ -67,24 +67,17 @@ def by_names(layout: Layout, folder: Path, files: dict[str, Path]) -> dict[str, 
     for split in SPLITS:
         photographs = kinds["image"][split]
         vessels, coloured = labels_of(kinds, split)
-        labels = []
-        for what, by_key in (
-            ("vessel labels", vessels),
-            ("field-of-view masks", kinds["fov"][split]),
-            ("second labels", kinds["second"][split]),
-        ):
-            where = next(iter(by_key.values())).parent if by_key else None
-            labels.append((what, where, by_key or None))
         if photographs and split == "training" and not vessels:
             raise DataError(
                 f"{folder} holds the training photographs of {layout.name}, but no vessel labels of "
                 "them: put them there, or download the dataset again"
             )
+        masks = (vessels, kinds["fov"][split], kinds["second"][split])
         image_dir = next(iter(photographs.values())).parent if photographs else folder
         remedy = f"add what is missing, or download {layout.name} again"
         pairs[split] = tuple(
             replace(pair, coloured=coloured)
-            for pair in pair_up(image_dir, photographs, labels, _name, remedy)
+            for pair in pair_up(image_dir, photographs, masks, lambda file: file.stem, remedy)
         )
     return pairs
 
@@ -98,10 +91,6 @@ def files_by_kind(layout: Layout, folder: Path, files: dict[str, Path]) -> Kinds
     kinds = {kind: _matching(getattr(layout, kind), folder, files) for kind in _KINDS}
     together = (kinds["image"][split].keys() & labels_of(kinds, split)[0].keys() for split in SPLITS)
     return kinds if any(together) else None
-
-
-def _name(file: Path) -> str:
-    return file.stem
 
 
 def labels_of(kinds: Kinds, split: str) -> tuple[dict[str, Path], bool]:

@@ -14,6 +14,7 @@ from drive_unet.data.pairing import (
     AGAIN,
     FOV,
     IMAGES,
+    KINDS,
     SECOND,
     VESSELS,
     Pair,
@@ -25,7 +26,6 @@ from drive_unet.data.pairing import (
     pair_by,
     pair_up,
     unique,
-    with_images,
 )
 from drive_unet.errors import DataError
 
@@ -38,7 +38,6 @@ _NAMES = {  # by which DRIVE's files tell what they are, and all but the labels 
     "fov": r"(\d\d)_(training|test)_mask",
     "second": r"(\d\d)_manual2",
 }
-KINDS = {"vessels": "vessel labels", "fov": "field-of-view masks", "second": "second labels"}  # in words
 _FOLDERS = (*IMAGES, *VESSELS, *FOV, *SECOND)
 _OF_NUMBER = {number: split for split, numbers in NUMBERS.items() for number in numbers}
 _SAMPLE = 10  # photographs; fewer are a sample that somebody chose, more are a copy of DRIVE that lost some
@@ -68,21 +67,12 @@ def read_split(folder: Path, split: str, painted: bool, shared: bool = False) ->
     if not painted:
         _check_numbers(image_dir, split, {number_of(file)[0]: file for file in images(image_dir)})
     vessel_dir, fov_dir, second_dir = (child(folder, names) for names in (VESSELS, FOV, SECOND))
-    if split == "training" and with_images(vessel_dir) is None:
+    if split == "training" and not (vessel_dir and images(vessel_dir)):
         raise DataError(
             f"{vessel_dir or folder / VESSELS[0]} holds no vessel labels such as 21_manual1.gif, without "
             f"which nothing can be learned: {AGAIN}"
         )
-    vessel_dir, fov_dir, second_dir = map(with_images, (vessel_dir, fov_dir, second_dir))
-    return pair_by(
-        number_of,
-        _number,
-        image_dir,
-        vessel_dir,
-        fov_dir,
-        second_dir,
-        AGAIN,
-    )
+    return pair_by(number_of, _number, image_dir, vessel_dir, fov_dir, second_dir, AGAIN)
 
 
 def _number(file: Path) -> str:
@@ -128,8 +118,7 @@ def _read_mixed(folder: Path, split: str, shared: bool) -> tuple[Pair, ...]:
             f"{folder} holds no vessel labels such as 21_manual1.gif, without which nothing can be learned: "
             f"{AGAIN}"
         )
-    labels = [(what, folder, kinds[kind] or None) for kind, what in KINDS.items()]
-    return pair_up(folder, kinds["image"], labels, _number)
+    return pair_up(folder, kinds["image"], [kinds[kind] for kind in KINDS], _number)
 
 
 def _check_numbers(image_dir: Path, split: str, present: dict[int, Path]) -> None:

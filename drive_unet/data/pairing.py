@@ -23,6 +23,9 @@ LABELS = ("labels", "label")
 OWN_FOV = ("fov", "fovs", *FOV)
 OWN_SECOND = ("second_observer", *SECOND)
 
+# What masks are called in messages, in the order in which `Pair` has them.
+KINDS = {"vessels": "vessel labels", "fov": "field-of-view masks", "second": "second labels"}
+
 # By what files belong together: their names, or number and side of the eye.
 Key = TypeVar("Key", str, tuple[int, str])
 
@@ -160,22 +163,18 @@ def pair_by(
     remedy: str,
 ) -> tuple[Pair, ...]:
     """Pair four folders, of which all but the first may be None, by a key of the file's name."""
-    photographs = _index(image_dir, key)
-    labels = [
-        (what, folder, None if folder is None else _index(folder, key))
-        for what, folder in (
-            ("vessel labels", vessel_dir),
-            ("field-of-view masks", fov_dir),
-            ("second labels", second_dir),
-        )
-    ]
-    return pair_up(image_dir, photographs, labels, name, remedy)
+
+    def indexed(folder: Path | None) -> dict[Key, Path]:
+        return {} if folder is None else unique(folder, ((key(file), file) for file in images(folder)))
+
+    masks = [indexed(folder) for folder in (vessel_dir, fov_dir, second_dir)]
+    return pair_up(image_dir, indexed(image_dir), masks, name, remedy)
 
 
 def pair_up(
     image_dir: Path,
     photographs: Mapping[Key, Path],
-    labels: Sequence[tuple[str, Path | None, Mapping[Key, Path] | None]],
+    masks: Sequence[Mapping[Key, Path]],
     name: Callable[[Path], str],
     remedy: str = AGAIN,
 ) -> tuple[Pair, ...]:
@@ -184,18 +183,16 @@ def pair_up(
     Args:
         image_dir: where the photographs lie, for the errors.
         photographs: by key.
-        labels: vessels, fields of view and second labels: what they are in words, where they lie, and the
-            files by key; None for a kind of which there is none.
+        masks: vessels, fields of view and second labels by key; empty for a kind of which there is none.
         name: makes a photograph's name of its file.
         remedy: what errors advise where a file is missing.
 
     Raises:
         DataError: if a photograph lacks a file of a kind that others have, or a file its photograph.
     """
-    for what, folder, files in labels:
-        if files is None:
-            continue
-        lacking = sorted(photographs.keys() - files.keys())
+    for what, files in zip(KINDS.values(), masks, strict=True):
+        folder = next((file.parent for file in files.values()), None)
+        lacking = sorted(photographs.keys() - files.keys()) if files else []
         if lacking:
             raise DataError(
                 f"{folder} lacks the {what} of {listed(photographs[key] for key in lacking)} "
@@ -207,16 +204,11 @@ def pair_up(
                 f"{image_dir} lacks the photographs that belong to {listed(files[key] for key in surplus)} "
                 f"in {folder}: {remedy}"
             )
-    vessels, fov, second = ({} if files is None else files for _, _, files in labels)
+    vessels, fov, second = masks
     return tuple(
         Pair(name(file), file, vessels.get(key), fov.get(key), second.get(key))
         for key, file in sorted(photographs.items())
     )
-
-
-def _index(folder: Path, key: Callable[[Path], Key]) -> dict[Key, Path]:
-    """The images of a folder by key, each key once."""
-    return unique(folder, ((key(file), file) for file in images(folder)))
 
 
 def unique(folder: Path, files: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
@@ -357,8 +349,3 @@ def _stem(file: Path) -> str:
         file.stem,
         flags=re.IGNORECASE,
     )
-
-
-def with_images(folder: Path | None) -> Path | None:
-    """The folder, or None if it is missing or holds no images."""
-    return folder if folder is not None and images(folder) else None

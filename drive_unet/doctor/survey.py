@@ -8,12 +8,13 @@ from typing import Any
 
 from drive_unet.data.archives import is_junk
 from drive_unet.data.by_names import SPLITS, Kinds, files_by_kind, image_files, labels_of
-from drive_unet.data.drive_copies import DEPTH, KINDS, files_by_name, inner_folder, mixed_splits
+from drive_unet.data.drive_copies import DEPTH, files_by_name, inner_folder, mixed_splits
 from drive_unet.data.layouts import NAMED, Layout
 from drive_unet.data.pairing import (
     AGAIN,
     FOV,
     IMAGES,
+    KINDS,
     LABELS,
     OWN_FOV,
     SECOND,
@@ -80,16 +81,9 @@ def _incomplete(layout: Layout, kinds: Kinds) -> tuple[str, list[tuple[Pair, str
     jobs: list[tuple[Pair, str]] = []
     findings: list[Finding] = []
     for split in SPLITS:
-        photographs = kinds["image"][split]
-        labels, coloured = labels_of(kinds, split)
-        masks = {"vessels": labels, "fov": kinds["fov"][split], "second": kinds["second"][split]}
-        for kind, files in masks.items():
-            if files:
-                place = next(iter(files.values())).parent
-                findings += _unmatched(photographs, files, kind, place)
-        for key, file in photographs.items():
-            vessels, fov, second = (files.get(key) for files in masks.values())
-            jobs.append((Pair(file.stem, file, vessels, fov, second, coloured), split))
+        vessels, coloured = labels_of(kinds, split)
+        masks = {"vessels": vessels, "fov": kinds["fov"][split], "second": kinds["second"][split]}
+        jobs += [(pair, split) for pair in _joined(kinds["image"][split], masks, findings, coloured)]
     return layout.name, jobs, findings
 
 
@@ -114,12 +108,7 @@ def _side_by_side(folder: Path, own: str | None) -> tuple[list[tuple[Pair, str]]
     for split in mixed_splits(folder):
         files = {kind: _by_key(parts[split], number_of, findings) for kind, parts in kinds.items()}
         photographs = files.pop("image")
-        for kind, masks in files.items():
-            if masks:
-                findings += _unmatched(photographs, masks, kind, folder)
-        for key, file in photographs.items():
-            vessels, fov, second = (files[kind].get(key) for kind in KINDS)
-            jobs.append((Pair(file.stem, file, vessels, fov, second), own or split))
+        jobs += [(pair, own or split) for pair in _joined(photographs, files, findings)]
     return jobs, findings
 
 
@@ -135,28 +124,36 @@ def _paired(folder: Path) -> tuple[list[Pair], list[Finding]]:
     }
     key = keys_of(image_dir, filter(None, places.values()))
     photographs = _by_key(images(image_dir), key, findings)
-    masks: dict[str, dict[object, Path]] = {}
-    for kind, place in places.items():
-        if place is not None and images(place):
-            masks[kind] = _by_key(images(place), key, findings)
-            findings += _unmatched(photographs, masks[kind], kind, place)
-    vessels, fov, second = (masks.get(kind, {}) for kind in places)
-    pairs = [
-        Pair(file.stem, file, vessels.get(key), fov.get(key), second.get(key))
+    masks = {
+        kind: {} if place is None else _by_key(images(place), key, findings) for kind, place in places.items()
+    }
+    return _joined(photographs, masks, findings), findings
+
+
+def _joined(
+    photographs: Mapping[Any, Path],
+    masks: Mapping[str, Mapping[Any, Path]],
+    findings: list[Finding],
+    coloured: bool = False,
+) -> list[Pair]:
+    """The photographs with the labels and masks that there are; what lacks is added to the findings."""
+    for kind, files in masks.items():
+        if files:
+            findings += _unmatched(photographs, files, kind)
+    vessels, fov, second = (masks[kind] for kind in KINDS)
+    return [
+        Pair(file.stem, file, vessels.get(key), fov.get(key), second.get(key), coloured)
         for key, file in photographs.items()
     ]
-    return pairs, findings
 
 
-def _unmatched(
-    photographs: Mapping[Any, Path], files: Mapping[Any, Path], kind: str, place: Path
-) -> list[Finding]:
+def _unmatched(photographs: Mapping[Any, Path], files: Mapping[Any, Path], kind: str) -> list[Finding]:
     """Photographs without a file of a kind, and files without a photograph."""
     findings = []
     lacking = [file for key, file in photographs.items() if key not in files]
     surplus = [file for key, file in files.items() if key not in photographs]
     if lacking:
-        what = f"have no {KINDS[kind]} in {place.name}"
+        what = f"have no {KINDS[kind]} in {next(iter(files.values())).parent.name}"
         findings.append(Finding(ERROR, f"lacks-{kind}", what, AGAIN, lacking))
     if surplus:
         do = "add the photographs, or move these away"
