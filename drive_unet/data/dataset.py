@@ -21,8 +21,6 @@ from drive_unet.data.store import InMemory, Stored, each, open_photographs, prep
 from drive_unet.errors import DataError
 from drive_unet.preprocessing.prepare import Preprocessing
 
-# --------------------------------------------------------------------------------------------------- datasets
-
 
 def _fov_beside(image_dir: Path, mask_dir: Path | None) -> Path | None:
     """DRIVE's own field-of-view masks beside a folder of images; in other sets, `mask` often means labels."""
@@ -88,12 +86,10 @@ class DRIVEDataset(Dataset):
         self._fill([pair.name for pair in pairs], open_photographs(pairs), transform)
 
     @classmethod
-    def from_pairs(
-        cls, pairs: Iterable[Pair], transform: Callable | None = None, *, smooth: bool = False
-    ) -> DRIVEDataset:
+    def from_pairs(cls, pairs: Iterable[Pair], *, smooth: bool = False) -> DRIVEDataset:
         """The dataset of photographs that `find_drive` paired; it may be empty. `smooth`: see `read_mask`."""
         pairs = list(pairs)
-        return cls._of([pair.name for pair in pairs], open_photographs(pairs, smooth=smooth), transform)
+        return cls._of([pair.name for pair in pairs], open_photographs(pairs, smooth=smooth), None)
 
     @classmethod
     def from_decoded(
@@ -109,9 +105,7 @@ class DRIVEDataset(Dataset):
         return dataset
 
     def _fill(self, names: list[str], photographs: Sequence[Stored], transform: Callable | None) -> None:
-        self.names = names
-        self._photographs = photographs
-        self.transform = transform
+        self.names, self._photographs, self.transform = names, photographs, transform
 
     @property
     def transform(self) -> Callable | None:
@@ -258,23 +252,18 @@ class DRIVEDataset(Dataset):
         return DRIVEDataset._of([*self.names, *other.names], [*self._photographs, *other._photographs], None)
 
     def _indices(self, keys: Iterable[str | int]) -> list[int]:
-        numbers = {
-            name: index for index, name in reversed(list(enumerate(self.names)))
-        }  # of a name the first
-        return [self._index(key, numbers) for key in keys]
+        numbers = {name: at for at, name in reversed(list(enumerate(self.names)))}  # of a name the first
 
-    def _index(self, key: str | int, numbers: dict[str, int]) -> int:
-        if isinstance(key, str):
-            if key not in numbers:
-                raise ValueError(
-                    f"there is no photograph named {key!r}: the names are "
-                    f"{listed(self.names, 40) if self.names else 'none'}"
-                )
-            return numbers[key]
-        index = operator.index(key)
-        if not -len(self) <= index < len(self):
-            raise ValueError(f"there is no photograph with index {index}: there are {len(self)}")
-        return index % len(self)
+        def index(key: str | int) -> int:
+            if isinstance(key, str) and key not in numbers:
+                known = listed(self.names, 40) if self.names else "none"
+                raise ValueError(f"there is no photograph named {key!r}: the names are {known}")
+            at = numbers[key] if isinstance(key, str) else operator.index(key)
+            if not -len(self) <= at < len(self):
+                raise ValueError(f"there is no photograph with index {at}: there are {len(self)}")
+            return at % len(self)
+
+        return list(map(index, keys))
 
 
 class _Masks(Sequence[Any]):

@@ -45,11 +45,7 @@ def painted_photograph(eye: Fundus) -> Decoded:
 
 
 def painted_dataset(
-    seeds: Iterable[int],
-    *,
-    size: tuple[int, int] = (584, 565),
-    mix: Ingredients = AS_USUAL,
-    progress: bool = False,
+    seeds: Iterable[int], *, size: tuple[int, int] = (584, 565), mix: Ingredients = AS_USUAL
 ) -> DRIVEDataset:
     """The painted eyes of these seeds, of (height, width), in memory alone; half a second each at this size.
 
@@ -61,7 +57,7 @@ def painted_dataset(
     def painted(seed: int) -> Decoded:
         return painted_photograph(painting.paint(seed, size, mix=mix))
 
-    photographs = each(painted, seeds, "painting", shown=progress)
+    photographs = each(painted, seeds, "painting", shown=False)
     return DRIVEDataset.from_decoded([f"painted-{seed}" for seed in seeds], photographs)
 
 

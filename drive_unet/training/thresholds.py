@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from drive_unet.data.dataset import DRIVEDataset
@@ -10,13 +9,7 @@ from drive_unet.inference import predict_each
 from drive_unet.metrics.streaming import Pool
 
 
-def best_threshold(
-    model: nn.Module,
-    photographs: DRIVEDataset,
-    *,
-    tta: bool,
-    device: str | torch.device | None = None,
-) -> tuple[float, float]:
+def best_threshold(model: nn.Module, photographs: DRIVEDataset, *, tta: bool) -> tuple[float, float]:
     """Choose a threshold for a network on whole photographs.
 
     Args:
@@ -24,12 +17,11 @@ def best_threshold(
         photographs: with labels; nothing is to be scored on them afterwards.
         tta: whether four flips are averaged. Their probabilities are more certain than those of one pass, so
             the threshold of one does not do for the other.
-        device: where to compute; by default where the model is.
 
     Returns:
         The pooled Dice inside the field of view, and the threshold that gives it.
     """
     pixels = Pool()
-    for index, probability in enumerate(predict_each(model, photographs, tta=tta, device=device)):
+    for index, probability in enumerate(predict_each(model, photographs, tta=tta)):
         pixels.update(probability, photographs.vessels[index], photographs.fovs[index])
     return pixels.best()
