@@ -260,13 +260,10 @@ class Segmenter:
 
         All are seen as the first one is: `maps` gives it photographs that are alike.
         """
-        with torch.inference_mode(), evaluating(self.model):
-            return self._flips(photographs)
-
-    def _flips(self, photographs: Sequence[Prepared]) -> Tensor:
         batch = torch.stack([prepared.image for prepared in photographs])
         views = [(axes, zoom if _enlarged(photographs[0]) else 1.0) for axes, zoom in self.views]
-        return torch.stack([self._view(batch, axes, zoom)[:, 0] for axes, zoom in views])
+        with torch.inference_mode(), evaluating(self.model):
+            return torch.stack([self._view(batch, axes, zoom)[:, 0] for axes, zoom in views])
 
     def _view(self, batch: Tensor, axes: tuple[int, ...], zoom: float) -> Tensor:
         """Probabilities (B, 1, h, w) of images that the network sees flipped and enlarged."""
@@ -328,7 +325,5 @@ def _starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
 
 
 def _ramp(length: int, overlap: int, device: torch.device) -> Tensor:
-    position = torch.arange(length, device=device) + 1.0
-    return (
-        torch.minimum(position, position.flip(0)).clamp(max=overlap + 1) ** 2
-    )  # a tile knows least at its rim
+    position = torch.arange(length, device=device) + 1.0  # squared: a tile knows least at its rim
+    return torch.minimum(position, position.flip(0)).clamp(max=overlap + 1) ** 2

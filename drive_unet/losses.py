@@ -176,10 +176,7 @@ def loss_of(loss: Loss, logits: Tensor, vessels: Tensor, fov: Tensor | None) -> 
             "vessels.float() makes floats of {0, 1}"
         ) from error
     if not isinstance(value, Tensor):
-        fault, remedy = (
-            type(value).__name__,
-            "return the tensor that it is computed as, without item()",
-        )
+        fault, remedy = type(value).__name__, "return the tensor that it is computed as, without item()"
     elif value.numel() != 1:
         fault, remedy = f"a tensor {tuple(value.shape)}", "take its mean inside the field of view"
     elif not value.is_floating_point():

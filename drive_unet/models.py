@@ -136,9 +136,9 @@ def fused(model: nn.Module) -> nn.Module:
     them.
 
     There a normalisation is a fixed scale and shift: the numbers stay the same, a pass takes about six
-        sevenths of
-    the time. Pairs with a hook on one of the two, and layers that are not plain ones (quantised, say), stay
-    as they are; so does a network that cannot be copied, which is returned itself, in its own mode.
+    sevenths of the time. Pairs with a hook on one of the two, and layers that are not plain ones (quantised,
+    say), stay as they are; so does a network that cannot be copied, which is returned itself, in its own
+    mode.
     """
     try:
         fast = copy.deepcopy(model).eval()
@@ -321,12 +321,8 @@ class SegmentationModel(
 
 def _packaged() -> dict[str, Path]:
     """The files of the weights that come with the package, by name."""
-    folder = resources.files("drive_unet").joinpath("weights")
-    return {
-        Path(entry.name).stem: Path(str(entry))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".safetensors")
-    }
+    folder = Path(str(resources.files("drive_unet"))) / "weights"
+    return {file.stem: file for file in folder.glob("*.safetensors")}
 
 
 def _number(record: dict[str, Any], key: str, low: float, high: float) -> float:

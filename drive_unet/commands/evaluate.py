@@ -118,18 +118,11 @@ def labelled(dataset: DriveFolder, split: str | None) -> tuple[str, DRIVEDataset
 
 
 def scored_files(
-    folder: str,
-    photographs: DRIVEDataset,
-    threshold: float | None,
-    *,
-    name: str | None = None,
-    kinds: Any = None,
+    folder: str, photographs: DRIVEDataset, threshold: float | None, *, kinds: Any = None
 ) -> tuple[Evaluation, FinishedPredictions]:
     """The evaluation of a folder of predictions, thorough, and its files."""
     files = finished_predictions(Path(folder), photographs)
-    scored = evaluate(
-        files, photographs, threshold=threshold, name=name or str(folder), thorough=True, kinds=kinds
-    )
+    scored = evaluate(files, photographs, threshold=threshold, name=str(folder), thorough=True, kinds=kinds)
     return scored, files
 
 
