@@ -77,7 +77,7 @@ def rows(weights: str, cameras: dict[str, DRIVEDataset]) -> list[str]:
     """A row of Markdown a camera that is scored and a camera that threshold and temperature come from."""
     model = UNet.from_pretrained(weights)
     counts = {camera: counted(model, photographs) for camera, photographs in cameras.items()}
-    best = {camera: own.choose_threshold() for camera, own in counts.items()}
+    best = {camera: own.ranking().best()[1] for camera, own in counts.items()}
     heat = {camera: temperature(own) for camera, own in counts.items()}
     lines = []
     for scored, own in counts.items():

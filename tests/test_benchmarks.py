@@ -329,7 +329,7 @@ def test_thresholds_and_temperatures_are_taken_from_the_other_camera(
     (here, at), (_, elsewhere) = (first[5].strip("()").split(" at "), second[4].split(" at "))
     assert at == elsewhere, "best for the first is what the second is cut at"
     own = calibration.counted(model, DRIVEDataset.from_pairs(find_drive(copy).training))
-    assert float(here) == pytest.approx(calibration.dice(own, own.choose_threshold()), abs=1e-4)
+    assert float(here) == pytest.approx(calibration.dice(own, own.ranking().best()[1]), abs=1e-4)
     monkeypatch.setattr(calibration, "predict_all", None)  # a second time predicts nothing
     calibration.main(command)
     assert capsys.readouterr().out == table

@@ -36,16 +36,13 @@ KINDS = ("usual", "timid", "certain", "near 0", "near 1", "nearly all 0", "nearl
 @pytest.mark.parametrize("kind", KINDS)
 def test_bins_lose_less_than_one_in_ten_thousand(kind):
     probability, vessels = predictions(kind, np.random.default_rng(0))
-    counts = PixelCounts(0.4)
+    counts = PixelCounts()
     counts.update(probability, vessels)
-    exact, binned = metrics.pixel_scores(probability, vessels, threshold=0.4), counts.scores()
+    exact, binned = metrics.pixel_scores(probability, vessels), counts.ranking().areas()
     assert abs(binned["AUC"] - exact["AUC"]) <= counts.error + 1e-12
     assert abs(binned["AUC"] - exact["AUC"]) < 1e-4
     assert counts.error < 1e-4 or kind == "rough"  # tied in the exact score as well
     assert abs(binned["AP"] - exact["AP"]) < 1e-4
-    assert {key: binned[key] for key in binned if key not in ("AUC", "AP")} == pytest.approx(
-        {key: exact[key] for key in exact if key not in ("AUC", "AP")}, abs=1e-12, nan_ok=True
-    )
 
 
 def test_the_error_that_is_stated_is_a_bound_where_bins_are_useless():
@@ -55,8 +52,8 @@ def test_the_error_that_is_stated_is_a_bound_where_bins_are_useless():
     counts = PixelCounts()
     counts.update(probability, vessels)
     exact = metrics.auc(probability, vessels)
-    assert exact > 0.9 and counts.auc() == pytest.approx(0.5)
-    assert counts.error == pytest.approx(0.5) and abs(counts.auc() - exact) <= counts.error
+    assert exact > 0.9 and counts.ranking().auc() == pytest.approx(0.5)
+    assert counts.error == pytest.approx(0.5) and abs(counts.ranking().auc() - exact) <= counts.error
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,15 +61,14 @@ def test_every_point_of_the_curves_is_one_of_the_exact_ones(kind):
     probability, vessels = predictions(kind, np.random.default_rng(1), 20_000)
     counts = PixelCounts()
     counts.update(probability, vessels)
-    for threshold, sensitivity in zip(
-        counts.roc_curve().threshold[1::97], counts.roc_curve().sensitivity[1::97], strict=True
-    ):
+    _, sensitivities, thresholds = counts.ranking().roc_curve()
+    for threshold, sensitivity in zip(thresholds[1::97], sensitivities[1::97], strict=True):
         assert sensitivity == pytest.approx(
             metrics.confusion(probability >= threshold, vessels).sensitivity, abs=1e-12
         )
-    curve = counts.precision_recall_curve()
+    curve = counts.ranking().precision_recall_curve()
     assert (curve.precision[0], curve.recall[0]) == (1, 0) and curve.recall[-1] == 1
-    chosen, exact = counts.choose_threshold(), metrics.choose_threshold(probability, vessels)
+    chosen, exact = counts.ranking().best()[1], metrics.choose_threshold(probability, vessels)
     dice = [metrics.confusion(probability >= t, vessels).dice for t in (chosen, exact)]
     assert dice[0] <= dice[1] and dice[1] - dice[0] < 1e-4
 
@@ -86,10 +82,8 @@ def test_photographs_one_by_one_and_in_two_halves():
         whole.update(probability, vessels, fov)
         halves[number % 2].update(probability, vessels, fov)
     halves[0].merge(halves[1])
-    assert halves[0].scores() == whole.scores()
-    assert sum(whole.confusion) == sum(int(fov.sum()) for fov in fovs)
-    with pytest.raises(ValueError, match="thresholds 0.5 and 0.4 cannot be added"):
-        PixelCounts(0.5).merge(PixelCounts(0.4))
+    assert halves[0].ranking().areas() == whole.ranking().areas()
+    assert (whole.vessels + whole.background).sum() == sum(int(fov.sum()) for fov in fovs)
 
 
 @pytest.mark.parametrize("grid", [streaming.FINE, streaming.COARSE])
@@ -118,16 +112,16 @@ def test_an_edge_is_the_smallest_float32_of_its_bin(grid):
 def test_a_bin_of_one_value_adds_nothing_to_the_error(value):
     counts = PixelCounts()
     counts.update(np.full((1, 6), value, np.float32), np.arange(6)[None] % 2 == 0)
-    assert counts.error == 0 and counts.auc() == 0.5
+    assert counts.error == 0 and counts.ranking().auc() == 0.5
 
 
 def test_nothing_to_measure_is_nan():
     counts = PixelCounts()
-    assert np.isnan(counts.auc()) and np.isnan(counts.average_precision()) and np.isnan(counts.error)
+    assert np.isnan([*counts.ranking().areas().values(), counts.error]).all()
     counts.update(np.full((2, 2), 0.3), np.zeros((2, 2), bool))
-    assert np.isnan(counts.auc())
+    assert np.isnan(counts.ranking().auc())
     with pytest.raises(DataError, match="no vessel pixel"):
-        counts.choose_threshold()
+        counts.ranking().best()[1]
     with pytest.raises(DataError, match="lie in 0..1"):
         counts.update(np.full((2, 2), 1.3), np.zeros((2, 2), bool))
 
@@ -138,8 +132,8 @@ def test_float64_between_two_float32_is_in_the_bound():
     probability = 1 - 1e-9 * (1 + rng.random((1, 5000)) - vessels)  # all of them 1 as float32
     counts = PixelCounts()
     counts.update(probability, vessels)
-    assert counts.auc() == 0.5
-    assert abs(counts.auc() - metrics.auc(probability, vessels)) <= counts.error + 1e-12
+    assert counts.ranking().auc() == 0.5
+    assert abs(counts.ranking().auc() - metrics.auc(probability, vessels)) <= counts.error + 1e-12
 
 
 @pytest.mark.parametrize("most", [0, 10**6])
@@ -147,37 +141,37 @@ def test_what_is_refused_leaves_the_pool_as_it_was(most):
     probability, vessels = predictions("usual", np.random.default_rng(6), 5000)
     pooled = Pool(most=most)
     pooled.update(probability, vessels)
-    before = pooled.scores()
+    before = pooled.ranking().areas()
     with pytest.raises(DataError, match="found nan"):
         pooled.update(probability * np.nan, vessels)
     with pytest.raises(DataError, match="give one kind"):
         pooled.update(probability > 0.5, vessels)
-    assert pooled.scores() == before and pooled.size == 5000
+    assert pooled.ranking().areas() == before and pooled.size == 5000
     segmentations = PixelCounts()
     segmentations.update(probability > 0.5, vessels)
     with pytest.raises(DataError, match="give one kind"):
         segmentations.merge(pooled.counts)
     with pytest.raises(DataError, match="no photograph was added"):
-        Pool().scores()
+        Pool().ranking()
 
 
 def test_a_pool_keeps_few_pixels_and_counts_many():
     rng = np.random.default_rng(4)
     images = [predictions("usual", rng, 3000) for _ in range(5)]
-    exact = metrics.pixel_scores(
-        np.stack([p for p, _ in images]), np.stack([v for _, v in images]), threshold=0.5
-    )
+    together = (np.stack([p for p, _ in images]), np.stack([v for _, v in images]))
+    exact = {"AUC": metrics.auc(*together), "AP": metrics.average_precision(*together)}
     few, many = Pool(), Pool(most=7000)
     for probability, vessels in images:
         few.update(probability, vessels)
         many.update(probability, vessels)
-    assert few.exact and few.scores() == exact
+    assert few.exact and few.ranking().areas() == exact
+    assert few.best()[1] == metrics.choose_threshold(*together)
     assert not many.exact and many.parts is None
-    assert many.scores() == pytest.approx(exact, abs=1e-4)
-    assert many.scores()["Dice"] == exact["Dice"]
+    assert many.ranking().areas() == pytest.approx(exact, abs=1e-4)
+    assert many.best()[0] == pytest.approx(few.best()[0], abs=1e-4)
     segmentations = Pool(most=1)
     segmentations.update(images[0][0] > 0.5, images[0][1])
-    assert np.isnan(segmentations.scores()["AUC"]) and segmentations.scores()["Dice"] > 0
+    assert segmentations.counts.finished and not many.counts.finished
 
 
 @pytest.mark.parametrize(
@@ -186,12 +180,12 @@ def test_a_pool_keeps_few_pixels_and_counts_many():
 def test_no_pixel_is_lost_where_an_exact_pool_and_a_binned_one_are_joined(most):
     chance = np.random.default_rng(0)
     values, truth = chance.random((2, 500)).astype(np.float32), chance.random((2, 500)) < 0.3
-    together = Pool(0.4, most=0)
-    pools = [Pool(0.4, most=limit) for limit in most]
+    together = Pool(most=0)
+    pools = [Pool(most=limit) for limit in most]
     for pool, value, label in zip(pools, values, truth, strict=True):
         pool.add(value, label)
         together.add(value, label)
     pools[0].join(pools[1])
     assert pools[0].size == 1000 and not pools[0].exact
-    assert pools[0].scores() == together.scores()
+    assert pools[0].ranking().areas() == together.ranking().areas()
     assert pools[0].best() == together.best()

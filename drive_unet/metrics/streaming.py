@@ -10,15 +10,13 @@ Ours rather than torchmetrics' binned scores: their bins have equal widths, and 
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from drive_unet.errors import DataError
-from drive_unet.metrics.exact import Confusion, called, count, pixel_scores
 from drive_unet.metrics.pixels import Images, check_probability, pool
-from drive_unet.metrics.ranking import PrecisionRecall, Ranking, Roc, rank
+from drive_unet.metrics.ranking import Ranking, rank
 
 EXACT = 30_000_000  # pixels up to which `Pool` keeps them all
 
@@ -88,17 +86,11 @@ _SINGLE = BINS - (((127 - 24 + 14 + 1) << 14) - FINE.high)
 
 
 class PixelCounts:
-    """Vessel and background pixels by bin of probability; about 40 MB, whatever is counted.
+    """Vessel and background pixels by bin of probability; about 40 MB, whatever is counted."""
 
-    Args:
-        threshold: 0..1, at which `confusion` is exact; a pixel is vessel where `probability >= threshold`.
-    """
-
-    def __init__(self, threshold: float = 0.5) -> None:
-        self.threshold = threshold
+    def __init__(self) -> None:
         self.vessels = np.zeros(BINS, np.int64)
         self.background = np.zeros(BINS, np.int64)
-        self.confusion = Confusion(0, 0, 0, 0)
         self.finished: bool | None = None  # whether segmentations were counted, which have no ranking
         self.rounded = False  # whether float64 was counted, so that no bin holds a single value
 
@@ -118,7 +110,6 @@ class PixelCounts:
         bins = FINE.of(values)
         self.vessels += np.bincount(bins[truth], minlength=BINS)
         self.background += np.bincount(bins[~truth], minlength=BINS)
-        self.confusion = self.confusion.plus(count(called(values, self.threshold), truth))
 
     def admit(self, values: np.ndarray) -> None:
         """DataError unless the values (N,) are probabilities, or a segmentation, as those before were."""
@@ -133,55 +124,16 @@ class PixelCounts:
         self.finished = self.finished if finished is None else finished
 
     def merge(self, other: PixelCounts) -> None:
-        """Add what another, of the same threshold, has counted.
-
-        Raises:
-            ValueError: if its threshold differs.
-        """
-        if other.threshold != self.threshold:
-            raise ValueError(
-                f"counts at the thresholds {self.threshold} and {other.threshold} cannot be added: count "
-                "both at one"
-            )
+        """Add what another has counted."""
         self._take_kind(other.finished)
         self.vessels += other.vessels
         self.background += other.background
         self.rounded |= other.rounded
-        self.confusion = self.confusion.plus(other.confusion)
 
     @property
     def error(self) -> float:
-        """How far `auc` can be from the exact one at most; nan unless there are both kinds of pixel."""
+        """How far the AUC can be from the exact one at most; nan unless there are both kinds of pixel."""
         return bin_error(self.vessels, self.background, None if self.rounded else _SINGLE)
-
-    def auc(self) -> float:
-        """Area under the ROC curve, within `error`."""
-        return self.ranking().auc()
-
-    def average_precision(self) -> float:
-        """Area under the precision-recall curve in steps, a step a bin."""
-        return self.ranking().average_precision()
-
-    def scores(self) -> dict[str, float]:
-        """The scores of `drive_unet.metrics.pixel_scores`; all but AUC and AP are exact."""
-        areas = {"AUC": math.nan, "AP": math.nan} if self.finished else self.ranking().areas()
-        return areas | self.confusion.scores()
-
-    def roc_curve(self) -> Roc:
-        """The ROC curve, a point a bin that holds pixels; each point is exact."""
-        return self.ranking().roc_curve()
-
-    def precision_recall_curve(self) -> PrecisionRecall:
-        """The precision-recall curve, a point a bin that holds pixels; each point is exact."""
-        return self.ranking().precision_recall_curve()
-
-    def choose_threshold(self) -> float:
-        """The lower edge of a bin that maximises the pooled Dice; of several the highest.
-
-        Raises:
-            DataError: if no vessel pixel was counted.
-        """
-        return self.ranking().best()[1]
 
     def ranking(self) -> Ranking:
         """Vessel and background pixels at and above each bin that holds any, and the bins' lower edges."""
@@ -212,19 +164,18 @@ class Pool:
     """Pixels of photographs that come one after the other: all kept while they are few, then counted in bins.
 
     Args:
-        threshold: 0..1, a pixel is vessel where `probability >= threshold`.
         most: pixels up to which all are kept, so that every score is exact; None for 30 million.
 
     Example:
-        >>> pool = Pool(threshold=0.5)
+        >>> pool = Pool()
         >>> for _ in range(2):
         ...     pool.update(np.array([[0.9, 0.2]]), np.array([[1, 0]]))
-        >>> pool.scores()["Dice"], pool.exact
-        (1.0, True)
+        >>> pool.best(), pool.exact
+        ((1.0, 0.9), True)
     """
 
-    def __init__(self, threshold: float = 0.5, most: int | None = None) -> None:
-        self.counts = PixelCounts(threshold)
+    def __init__(self, most: int | None = None) -> None:
+        self.counts = PixelCounts()
         self.most, self.size = EXACT if most is None else most, 0
         self.parts: list[tuple[np.ndarray, np.ndarray]] | None = []
 
@@ -252,11 +203,10 @@ class Pool:
             self.counts.add(values, truth)
 
     def join(self, more: Pool) -> None:
-        """Add the pixels of another pool, of whatever threshold; `scores` are then of this one's.
+        """Add the pixels of another pool.
 
         Raises:
             DataError: if one holds probabilities, the other finished segmentations.
-            ValueError: if pixels of the other were counted at another threshold.
         """
         for values, truth in more.parts or ():
             self.add(values, truth)
@@ -266,16 +216,13 @@ class Pool:
             self.parts, self.size = None, self.size + more.size
             self.counts.merge(more.counts)
 
-    def scores(self) -> dict[str, float]:
-        """The scores of `drive_unet.metrics.pixel_scores` over all pixels added."""
-        if self.parts is None:
-            return self.counts.scores()
-        values, truth = self._pixels()
-        return pixel_scores(values[None], truth[None], None, self.counts.threshold)
-
     def ranking(self) -> Ranking:
         """The pixels ranked by their probability: exactly, or by bins where they are too many to keep."""
-        return self.counts.ranking() if self.parts is None else rank(*self._pixels())
+        if self.parts is None:
+            return self.counts.ranking()
+        if not self.parts:
+            raise DataError("There is no pixel to score: no photograph was added.")
+        return rank(*(np.concatenate(arrays) for arrays in zip(*self.parts, strict=True)))
 
     def best(self) -> tuple[float, float]:
         """The greatest pooled Dice, and the threshold that gives it.
@@ -284,9 +231,3 @@ class Pool:
             DataError: if no vessel pixel was added.
         """
         return self.ranking().best()
-
-    def _pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        if not self.parts:
-            raise DataError("There is no pixel to score: no photograph was added.")
-        values, truth = (np.concatenate(arrays) for arrays in zip(*self.parts, strict=True))
-        return values, truth
