@@ -82,13 +82,7 @@ def run(options: argparse.Namespace) -> None:
     if options.report:
         from drive_unet.evaluation.reporting import report  # here: it loads Matplotlib
 
-        report(
-            options.report,
-            scored.evaluation,
-            photographs,
-            result=everything,
-            observer=observer,
-        )
+        report(options.report, scored.evaluation, photographs, result=everything, observer=observer)
     if options.json:
         print(json.dumps(everything, indent=1, allow_nan=False))
         return

@@ -79,11 +79,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
         help="data, a short training, scores and figures, in about two minutes on two cores",
         description="Make the whole trip: data, a short training, scores as a table, a folder with figures.",
     )
-    demo.add_argument(
-        "--data",
-        metavar="DIR",
-        help=DATA,
-    )
+    demo.add_argument("--data", metavar="DIR", help=DATA)
     demo.add_argument(
         "--out", metavar="DIR", type=_path, default=Path("drive-unet-demo"), help="default: %(default)s"
     )

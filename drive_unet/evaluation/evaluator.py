@@ -17,15 +17,7 @@ import torch
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.errors import DataError
 from drive_unet.evaluation.finished import FinishedPredictions, finished_predictions
-from drive_unet.evaluation.records import (
-    UNRANKED,
-    Labels,
-    Prediction,
-    Record,
-    over,
-    record,
-    total_confusion,
-)
+from drive_unet.evaluation.records import UNRANKED, Labels, Prediction, Record, over, record, total_confusion
 from drive_unet.evaluation.tables import ends, html_table, number, span, text_table, without_nan
 from drive_unet.files import write_text
 from drive_unet.inference import predict_each
@@ -511,11 +503,7 @@ def over_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
         return first
     records = [over(parts) for parts in zip(*(e.records for e in evaluations), strict=True)]
     mean = _pooled(
-        f"{first.name}, {len(evaluations)} networks",
-        records,
-        first.threshold_from,
-        first.inside_fov,
-        None,
+        f"{first.name}, {len(evaluations)} networks", records, first.threshold_from, first.inside_fov, None
     )
     frames = [e.whole_frame for e in evaluations]
     return replace(

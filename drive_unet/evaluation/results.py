@@ -18,14 +18,7 @@ from drive_unet.evaluation.records import (
     total_structure,
 )
 from drive_unet.evaluation.tables import ends, known, without_nan
-from drive_unet.metrics.bootstrap import (
-    FEWEST,
-    LEVEL,
-    RESAMPLES,
-    difference,
-    intervals,
-    ratios,
-)
+from drive_unet.metrics.bootstrap import FEWEST, LEVEL, RESAMPLES, difference, intervals, ratios
 from drive_unet.metrics.exact import SCORES
 from drive_unet.metrics.vesselwise import CALIBRES
 

@@ -361,11 +361,7 @@ def _spline(points: np.ndarray, along: np.ndarray, closed: bool) -> Callable[[np
 
 
 def _end(
-    points: np.ndarray,
-    tangents: np.ndarray,
-    curvature: np.ndarray,
-    reach: float,
-    walls: _Walls,
+    points: np.ndarray, tangents: np.ndarray, curvature: np.ndarray, reach: float, walls: _Walls
 ) -> tuple[np.ndarray, float]:
     """How a centreline goes on to where its vessel ends: points (N, 2) beyond the last one, their curvature.
 

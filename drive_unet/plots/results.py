@@ -23,15 +23,7 @@ from drive_unet.plots.overlays import (
     subdue,
     window,
 )
-from drive_unet.plots.pictures import (
-    box,
-    legend,
-    new_panels,
-    outline,
-    sample_parts,
-    show,
-    show_images,
-)
+from drive_unet.plots.pictures import box, legend, new_panels, outline, sample_parts, show, show_images
 
 
 def plot_errors(

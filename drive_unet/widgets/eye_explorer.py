@@ -52,10 +52,7 @@ _painted = lru_cache(maxsize=4)(paint)  # another view of the same eye need not 
 
 
 def draw_eye_view(
-    seed: int = 0,
-    view: str = "photograph",
-    mix: Ingredients = AS_USUAL,
-    size: tuple[int, int] = SIZE,
+    seed: int = 0, view: str = "photograph", mix: Ingredients = AS_USUAL, size: tuple[int, int] = SIZE
 ) -> np.ndarray:
     """Paint an eye and draw one view of it.
 

@@ -48,8 +48,5 @@ EXERCISES = {
     "05-2": Exercise(
         _squashed, "squash(p) >= threshold for each map p, masks likewise; confusion takes lists"
     ),
-    "05-3": Exercise(
-        _interval,
-        "rng.choice(values, (1000, len(values))).mean(axis=1), then np.percentile",
-    ),
+    "05-3": Exercise(_interval, "rng.choice(values, (1000, len(values))).mean(axis=1), then np.percentile"),
 }
