@@ -1,6 +1,8 @@
 """From a photograph to the probability of vessel at every pixel, at the photograph's own size.
 
-Every function here takes the whole way: `prepare`, the network, `Prepared.restore`.
+Every function here takes the whole way: `prepare`, the network, `Prepared.restore`. Tiles are ours rather
+than MONAI's sliding windows, against which they are tested: they begin on the grid of the network's pooling,
+and MONAI would be a heavy dependency.
 """
 
 from __future__ import annotations

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from drive_unet.data.cache import cache_folder
 from drive_unet.data.dataset import DRIVEDataset
-from drive_unet.data.reading import Decoded
+from drive_unet.data.reading import Decoded, as_tensors
 from drive_unet.data.store import InMemory, Stored, each
 from drive_unet.painter import painting, store
 from drive_unet.painter.eye import AS_USUAL, Ingredients
@@ -36,12 +35,7 @@ def embedded_folder(seed: int = 0, progress: bool = True) -> Path:
 
 def painted_photograph(eye: Fundus) -> Decoded:
     """What a dataset keeps of a painted eye."""
-    return Decoded(
-        torch.from_numpy(np.ascontiguousarray(eye.image.transpose(2, 0, 1))),
-        torch.from_numpy(eye.vessels[None].astype(np.uint8)),
-        torch.from_numpy(eye.fov[None].astype(np.uint8)),
-        eye.second_observer,
-    )
+    return as_tensors(eye.image, eye.vessels, eye.fov, eye.second_observer)
 
 
 def painted_dataset(

@@ -190,6 +190,18 @@ class Decoded(NamedTuple):
     second: np.ndarray | None  # (H, W) bool
 
 
+def as_tensors(
+    image: np.ndarray, vessels: np.ndarray | None, fov: np.ndarray, second: np.ndarray | None
+) -> Decoded:
+    """A photograph (H, W, 3) uint8 and its masks (H, W) bool as they are kept."""
+    return Decoded(
+        torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        None if vessels is None else torch.from_numpy(vessels.astype(np.uint8)[None]),
+        torch.from_numpy(fov.astype(np.uint8)[None]),
+        second,
+    )
+
+
 def read_photograph(pair: Pair, *, smooth: bool = False) -> Decoded:
     """Decode the files of one photograph and check that they belong together.
 
@@ -226,9 +238,4 @@ def read_photograph(pair: Pair, *, smooth: bool = False) -> Decoded:
             raise DataError(f"{pair.image} shows no field of view ({error}): replace or remove it") from error
     else:
         check_fov(pair.fov, fov)
-    return Decoded(
-        torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
-        None if vessels is None else torch.from_numpy(vessels.astype(np.uint8)[None]),
-        torch.from_numpy(np.asarray(fov, dtype=np.uint8)[None]),
-        second,
-    )
+    return as_tensors(image, vessels, fov, second)

@@ -27,7 +27,7 @@ from drive_unet import __version__
 from drive_unet.data.cache import cache_folder
 from drive_unet.data.known import checksum
 from drive_unet.data.pairing import Pair
-from drive_unet.data.reading import Decoded, read_image, read_photograph
+from drive_unet.data.reading import Decoded, as_tensors, read_image, read_photograph
 from drive_unet.errors import DataError
 from drive_unet.files import sweep, write_atomically
 from drive_unet.preprocessing.prepare import Preprocessing, rescale, rescale_mask
@@ -92,17 +92,11 @@ def rescaled(decoded: Decoded, preprocessing: Preprocessing) -> Decoded:
     scale = preprocessing.scale(fov[0].numpy() > 0)
     if scale == 1:
         return decoded
-
-    def small(mask: Tensor) -> Tensor:
-        return torch.from_numpy(rescale_mask(mask[0].numpy() > 0, scale).astype(np.uint8)[None])
-
-    planes = rescale(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)), scale).transpose(2, 0, 1)
-    return Decoded(
-        torch.from_numpy(np.ascontiguousarray(planes)),
-        None if vessels is None else small(vessels),
-        small(fov),
-        None if second is None else rescale_mask(np.asarray(second, dtype=bool), scale),
+    masks = (
+        None if mask is None else rescale_mask(np.asarray(mask).reshape(fov.shape[1:]) > 0, scale)
+        for mask in (vessels, fov, second)
     )
+    return as_tensors(rescale(np.ascontiguousarray(image.numpy().transpose(1, 2, 0)), scale), *masks)
 
 
 # ------------------------------------------------------------------------------------------- photographs

@@ -1,4 +1,4 @@
-"""Small tables, as aligned text and as HTML."""
+"""Small tables, as aligned text and as HTML. Ours: two functions take the place of a dependency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What tells one loss or transform from another, in every process: its name, its code, what it holds."""
+"""What tells one loss or transform from another, in every process: its name, its code, what it holds.
+
+Ours rather than pickle's bytes, which name a function and leave its code out.
+"""
 
 from __future__ import annotations
 
