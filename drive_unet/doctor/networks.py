@@ -62,6 +62,9 @@ class Diagnosis:
     sees: int | None = None
     updates: int | None = None
 
+    def add(self, level: str, code: str, what: str, do: str) -> None:
+        self.findings.append(Finding(level, code, what, do))
+
     @property
     def healthy(self) -> bool:
         """Whether nothing is wrong that was looked for."""
@@ -88,8 +91,7 @@ class Diagnosis:
             best = int(np.argmax(self.sweep[1]))
             lines.append(
                 f"\nDice by threshold 0.05 to 0.95 |{_bars(self.sweep[1], 1.0)}|  best "
-                f"{self.sweep[1, best]:.3f} at "
-                f"{self.sweep[0, best]:.2f}"
+                f"{self.sweep[1, best]:.3f} at {self.sweep[0, best]:.2f}"
             )
         if self.heart:
             lines.append(
@@ -160,9 +162,8 @@ def diagnose(model: nn.Module, dataset: Any, *, steps: int = STEPS, seed: int = 
     return result
 
 
-Item = tuple[
-    Tensor, Tensor, Tensor
-]  # image (1, C, H, W) as the network gets it, vessels and fov (1, 1, H, W)
+# Image (1, C, H, W) as the network gets it, vessels and fov (1, 1, H, W).
+Item = tuple[Tensor, Tensor, Tensor]
 
 
 def _items(model: nn.Module, dataset: Any) -> list[Any]:
@@ -172,10 +173,9 @@ def _items(model: nn.Module, dataset: Any) -> list[Any]:
         )
     if not len(dataset):
         raise DataError("the dataset is empty: name the folder that holds the photographs")
-    if isinstance(dataset, DRIVEDataset):
-        if hasattr(model, "preprocessing"):
-            dataset = dataset.subset(range(min(len(dataset), PHOTOGRAPHS)), dataset.transform)
-            dataset = dataset.prepared(model.preprocessing)
+    if isinstance(dataset, DRIVEDataset) and hasattr(model, "preprocessing"):
+        dataset = dataset.subset(range(min(len(dataset), PHOTOGRAPHS)), dataset.transform)
+        dataset = dataset.prepared(model.preprocessing)
     return [dataset[index] for index in range(min(len(dataset), PHOTOGRAPHS))]
 
 
@@ -218,9 +218,7 @@ def _answers(result: Diagnosis, model: nn.Module, items: list[Item]) -> bool:
             logits = logits_of(model, image)
         if not bool(torch.isfinite(image).all() and torch.isfinite(logits).all()):
             what = f"numbers that are not finite come from {first_not_finite(model, image)}"
-            result.findings.append(
-                Finding(ERROR, "not-finite", what, "look there; nothing else can be told before that")
-            )
+            result.add(ERROR, "not-finite", what, "look there; nothing else can be told before that")
             return False
     return True
 
@@ -230,7 +228,7 @@ def _learns(result: Diagnosis, model: nn.Module) -> bool:
     if any(weight.requires_grad for weight in model.parameters()):
         return True
     what = "no weight of the network is to be trained: it has none, or requires_grad is False for all"
-    result.findings.append(Finding(ERROR, "frozen", what, "model.requires_grad_(True) thaws them"))
+    result.add(ERROR, "frozen", what, "model.requires_grad_(True) thaws them")
     return False
 
 
@@ -249,41 +247,28 @@ def _labels(result: Diagnosis, items: list[Item]) -> bool:
     if channels != 1:
         what = f"the labels have {channels} channels, so a colour image's transform was done to them"
         do = "give them one channel, 1 where there is vessel, and normalise the photograph alone"
-        result.findings.append(Finding(ERROR, "label-channels", what, do))
+        result.add(ERROR, "label-channels", what, do)
     binary = set(levels.tolist()) <= {0.0, 1.0}
     if not binary:
         low, high = float(levels[0]), float(levels[-1])
         what = f"the labels lie in {low:.3g} to {high:.3g} instead of {{0, 1}}: no prediction can equal them"
-        scaled = (low, high) == (0.0, 255.0)
-        do = (
-            "divide them by 255"
-            if scaled
-            else "leave normalising, resizing with smoothing and blurring off them"
-        )
-        result.findings.append(Finding(ERROR, "label-values", what, do))
+        blurred = "leave normalising, resizing with smoothing and blurring off them"
+        do = "divide them by 255" if (low, high) == (0.0, 255.0) else blurred
+        result.add(ERROR, "label-values", what, do)
     if len(levels) == 1:
         what = f"the labels are {levels[0]:g} at every pixel"
         do = "look at the files with drive_unet.check_data(FOLDER)"
-        result.findings.append(Finding(ERROR, "label-constant", what, do))
+        result.add(ERROR, "label-constant", what, do)
     middle = (float(levels[0]) + float(levels[-1])) / 2
-    solid = (
-        [_solid(vessels[0, 0].cpu().numpy() > middle) for _, vessels, _ in items]
-        if len(levels) > 1
-        else [False]
-    )
-    if all(solid):
+    if len(levels) > 1 and all(_solid(label[0, 0].cpu().numpy() > middle) for _, label, _ in items):
         corners = [label[0, 0, row, column] for _, label, _ in items for row in (0, -1) for column in (0, -1)]
         if all(corner > middle for corner in corners):
-            code, what = (
-                "label-inverted",
-                "the labels are 1 where there is no vessel, outside the eye as well",
-            )
+            code = "label-inverted"
+            what = "the labels are 1 where there is no vessel, outside the eye as well"
             do = "turn them round: vessels are 1, and the background is 0"
         else:
-            code, what = (
-                "label-is-fov",
-                "the labels are one filled disc each: field-of-view masks, not vessels",
-            )
+            code = "label-is-fov"
+            what = "the labels are one filled disc each: field-of-view masks, not vessels"
             do = "read DRIVE's 1st_manual, not mask (drive_unet.check_data tells which is which)"
         result.findings.insert(0, Finding(ERROR, code, what, do))
     vessel = middle if len(levels) > 1 else 0  # where there is one level, it is vessel if it is not 0
@@ -341,13 +326,10 @@ def _by_heart(result: Diagnosis, model: nn.Module, item: Item, steps: int) -> No
         logits = pupil(image).float()
         loss = bce_loss(logits, vessels, fov)
         if step in (0, steps):
-            called, truth = (
-                ((logits.detach() >= 0) & (fov > 0)).cpu().numpy(),
-                (vessels * fov > 0).cpu().numpy(),
-            )
-            after = " after" if step else " before"
-            result.heart[f"loss{after}"] = float(loss.detach())
-            result.heart[after.strip()] = _dice(called, truth)
+            called, truth = (logits.detach() >= 0) & (fov > 0), vessels * fov > 0
+            when = "after" if step else "before"
+            result.heart[f"loss {when}"] = float(loss.detach())
+            result.heart[when] = _dice(called.cpu().numpy(), truth.cpu().numpy())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -385,36 +367,19 @@ def _sees(result: Diagnosis, model: nn.Module, image: Tensor) -> None:
 
 def _judge(result: Diagnosis, model: nn.Module, predicted: tuple[np.ndarray, np.ndarray] | None) -> None:
     """What follows from the numbers, the likeliest cause first."""
-    add = result.findings.append
+    add = result.add
     if result.sees is not None and result.sees < _SEES:
-        what = (
-            f"an output pixel sees {result.sees}x{result.sees} pixels only, too few to tell a vessel from "
-            "an edge"
-        )
-        add(Finding(WARNING, "sees-little", what, "take a network with more poolings, such as UNet"))
+        what = f"an output pixel sees {result.sees}x{result.sees} pixels only, too few to tell a vessel from"
+        add(WARNING, "sees-little", f"{what} an edge", "take a network with more poolings, such as UNet")
     if result.updates is not None and result.updates < _UPDATES:
-        what = (
-            f"the network had {result.updates} training steps, where even a short training needs {_UPDATES}"
-        )
-        add(
-            Finding(
-                WARNING,
-                "few-steps",
-                what,
-                "train longer; patches instead of whole photographs give more steps",
-            )
-        )
-    for code, words, bad in (
-        ("no-gradient", "no gradient reaches", [n for n, ratio in result.gradients.items() if not ratio > 0]),
-        ("exploding", "gradients explode in", [n for n, ratio in result.gradients.items() if ratio > 1e3]),
-    ):
-        if bad:
-            do = "look for units that died (a lower learning rate), layers out of use, or a cut graph"
-            add(
-                Finding(
-                    ERROR if code == "no-gradient" else WARNING, code, f"{words} {', '.join(bad[:6])}", do
-                )
-            )
+        what = f"the network had {result.updates} training steps, where even a short one needs {_UPDATES}"
+        do = "train longer; patches instead of whole photographs give more steps"
+        add(WARNING, "few-steps", what, do)
+    do = "look for units that died (a lower learning rate), layers out of use, or a cut graph"
+    if bad := [name for name, ratio in result.gradients.items() if not ratio > 0]:
+        add(ERROR, "no-gradient", f"no gradient reaches {', '.join(bad[:6])}", do)
+    if bad := [name for name, ratio in result.gradients.items() if ratio > 1e3]:
+        add(WARNING, "exploding", f"gradients explode in {', '.join(bad[:6])}", do)
     if predicted is None:
         return
     value, truth = predicted
@@ -428,29 +393,20 @@ def _judge(result: Diagnosis, model: nn.Module, predicted: tuple[np.ndarray, np.
     if constant and not learned:
         causes = likely_causes(None, bool(value.std() < 1e-3))
         do = "; ".join(f"{number}. {cause}" for number, cause in enumerate(causes, start=1))
-        what = (
-            f"everything is called {constant}, and vessels differ from the rest by {gap:+.3f} in mean "
-            "probability"
-        )
-        add(Finding(ERROR, f"all-{constant}", what, f"look, in this order, for {do}"))
+        what = f"everything is called {constant}, and vessels differ from the rest by {gap:+.3f} in mean"
+        add(ERROR, f"all-{constant}", f"{what} probability", f"look, in this order, for {do}")
     elif learned and reached > now + 0.05:
-        what = (
-            f"the threshold {threshold:.2f} gives a Dice of {now:.3f}, where {level:.2f} would give "
-            f"{reached:.3f}"
-        )
+        what = f"the threshold {threshold:.2f} gives a Dice of {now:.3f}, where {level:.2f} would give"
         do = "choose it on validation photographs (fit does, and drive_unet.training.best_threshold)"
-        add(Finding(WARNING, "threshold", what, do))
+        add(WARNING, "threshold", f"{what} {reached:.3f}", do)
     elif not learned:
         what = f"it has hardly learned: the best Dice at any threshold is {reached:.3f}"
-        add(Finding(WARNING, "unlearned", what, "train it, or see what else is wrong"))
-    if (
-        result.heart
-        and result.heart["after"] < 0.6
-        and result.heart["loss after"] > 0.5 * result.heart["loss before"]
-    ):
-        what = f"it cannot learn even one picture by heart (Dice {result.heart['after']:.2f})"
+        add(WARNING, "unlearned", what, "train it, or see what else is wrong")
+    heart = result.heart
+    if heart and heart["after"] < 0.6 and heart["loss after"] > 0.5 * heart["loss before"]:
+        what = f"it cannot learn even one picture by heart (Dice {heart['after']:.2f})"
         do = "see whether labels and photograph belong together, then whether the network is large enough"
-        add(Finding(WARNING, "cannot-learn", what, do))
+        add(WARNING, "cannot-learn", what, do)
 
 
 def _bars(row: np.ndarray, top: float | None = None) -> str:

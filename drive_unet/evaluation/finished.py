@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.pairing import folded, images, listed, match
@@ -131,7 +132,7 @@ def finished_predictions(folder: Path, photographs: DRIVEDataset) -> FinishedPre
             f"{folder} holds no predictions of these photographs, such as {photographs.names[0]}_vessels.png"
             + (f": {deeper} has files of their names" if deeper else "")
         )
-    if segmentations and not _black_and_white(segmentations.values()):
+    if not all(read_prediction(file).dtype == bool for file in segmentations.values()):
         if probabilities:
             raise DataError(
                 f"{folder} holds maps of grey levels twice, as {next(iter(segmentations.values())).name} and "
@@ -180,13 +181,7 @@ def _inside(names: Sequence[str], files: Sequence[Path]) -> dict[str, Path]:
     return matched
 
 
-def _black_and_white(files: Iterable[Path]) -> bool:
-    return all(read_prediction(file).dtype == bool for file in files)
-
-
 def _check_size(file: Path, name: str, shape: tuple[int, ...]) -> None:
-    from PIL import Image  # only headers are read here
-
     with Image.open(file) as picture:
         width, height = picture.size
     if (height, width) != shape and (width, height) != shape:  # a note of orientation may turn it
