@@ -135,6 +135,12 @@ def test_a_device_without_float64_standardises_patches(device, moved):
     assert patches.device.type == device and patches.dtype == torch.float32
 
 
+def test_a_photograph_is_standardised_on_its_device(device):
+    _, _, fov, image = batch(device)
+    for mask in (fov, None):
+        assert standardise(image, mask).device.type == device
+
+
 @pytest.mark.parametrize("tile", [None, 32])
 def test_flips_and_tiles(device, tile):
     run = Segmenter(on(device), tta=True, tile=tile, overlap=8)

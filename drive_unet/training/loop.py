@@ -160,6 +160,7 @@ def fit(
         steps: optimiser steps.
         batch_size: patches a step, in each process.
         lr: the peak of the one-cycle schedule.
+        weight_decay: of AdamW.
         loss: ``loss(logits, vessels, fov)``; by default BCE plus half of soft Dice.
         patch_size: side of the patches in pixels.
         seed: 0 to 4294967295.
