@@ -517,3 +517,16 @@ def test_reliability_is_told_in_the_title_and_drawn():
         np.allclose(line.get_ydata(), [row["vessels"] for row in counted.reliability()]) for line in lines
     )
     assert plots.plot_reliability({"net": counted.reliability()}, title="Mine").get_suptitle() == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side"),
+    [
+        (0.1, 0.2, "mostly too high"),
+        (0.3, 0.9, "mostly too low"),
+        (0.3, 0.72, "some too low, others too high"),
+    ],
+)
+def test_the_title_of_reliability_names_a_side_where_most_of_the_gap_lies_there(low, high, side):
+    rows = [{"probability": p, "vessels": v, "share": 0.5} for p, v in ((0.2, low), (0.8, high))]
+    assert plots.plot_reliability({"net": rows}).get_suptitle().endswith(f"on average, {side}")

@@ -24,7 +24,7 @@ DATA = (
 )
 WEIGHTS = "packaged weights by name, a .safetensors file, or the folder of a run (default: default)"
 DEVICE = "such as cpu, cuda, cuda:1 or mps; by default cuda where there is one, else cpu"
-FLIPS = "average over four flips, the two mirror images a quarter larger: better, five times the work"
+FLIPS = "average over four flips, the two mirror images a quarter larger: better, up to five times the work"
 OVERWRITE = "replace files in --out that were not written by this command for the same input and settings"
 OUTPUTS = ("vessels", "probability", "overlay", "fov", "centreline")
 THRESHOLD = "probability at and above which a pixel is vessel, 0 to 1; by default the network's own"

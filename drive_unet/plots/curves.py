@@ -154,8 +154,10 @@ def plot_reliability(
     first, rows = next(iter(curves.items()))
     off = sum(row["share"] * abs(row["probability"] - row["vessels"]) for row in rows)
     more = sum(row["share"] * (row["probability"] - row["vessels"]) for row in rows)
-    side = "too high" if more > 0 else "too low"
-    title = title or f"{first}: probabilities are off by {off:.3f} on average, mostly {side}"
+    side = "some too low, others too high"
+    if abs(more) > off / 2:  # three quarters of the gap lie on one side
+        side = "mostly too high" if more > 0 else "mostly too low"
+    title = title or f"{first}: probabilities are off by {off:.3f} on average, {side}"
     figure, axes = new_figure((WIDTH, 5.2), title, nrows=2, sharex=True, height_ratios=[3.2, 1])
     above, below = axes[0][0], axes[1][0]
     above.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=":", label="to be trusted")
