@@ -83,8 +83,7 @@ class Outputs:
             elif entry["made_of"] != made_of:
                 keys = {*entry["made_of"], *made_of}
                 unlike = sorted(k for k in keys if entry["made_of"].get(k) != made_of.get(k))
-                how = f"another {unlike[0]}" if len(unlike) == 1 else f"{' and '.join(unlike)} that differ"
-                why = f"exists, and was written with {how}"
+                why = f"exists, from a run that differs in {' and '.join(unlike)}"
             elif entry["sha256"] not in (None, digest(path)):
                 why = "exists, and was changed after it had been written"
             else:

@@ -284,7 +284,7 @@ def test_demo_makes_the_whole_trip(tmp_path, capsys):
 
     before = contents(out)
     again = ("demo", "--data", painted, "--out", out, "--steps")
-    assert "best.safetensors exists, and was written with another steps" in refused(capsys, *again, 1)
+    assert "best.safetensors exists, from a run that differs in steps" in refused(capsys, *again, 1)
     assert done(*again, 2) == 0
     assert contents(out)[Path("scores.csv")] == before[Path("scores.csv")]
     (out / RECORD).unlink()  # as if by another program
@@ -985,11 +985,11 @@ def test_predictions_are_replaced_only_for_the_same_photograph_weights_and_setti
     before = contents(out)
     assert done(*predict, "--weights", run) == 0
     assert contents(out) == before
-    assert "with another weights:" in refused(capsys, *predict, "--weights", other)
-    assert "with another flips:" in refused(capsys, *predict, "--weights", run, "--tta")
-    assert "with another threshold:" in refused(capsys, *predict, "--weights", run, "--threshold", 0.1)
+    assert "differs in weights:" in refused(capsys, *predict, "--weights", other)
+    assert "differs in flips:" in refused(capsys, *predict, "--weights", run, "--tta")
+    assert "differs in threshold:" in refused(capsys, *predict, "--weights", run, "--threshold", 0.1)
     Image.fromarray(photograph(4)).save(photographs / "eye.png")
-    assert "with another photograph:" in refused(capsys, *predict, "--weights", run)
+    assert "differs in photograph:" in refused(capsys, *predict, "--weights", run)
     Image.fromarray(photograph(3)).save(photographs / "eye.png")
     grey(255)(tree(3)).save(out / "eye_vessels.png")  # corrected by hand
     assert "eye_vessels.png exists, and was changed" in refused(capsys, *predict, "--weights", run)

@@ -388,7 +388,7 @@ def test_the_camera_s_angle_decides_the_scale(predict, weights, tmp_path):
     expected = segment(network, tmp_path / "eye.png", field_of_view=30).vessels
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "eye_vessels.png")) > 0, expected)
     code, said = predict(tmp_path / "eye.png", "--field-of-view", 60)
-    assert code == 1 and "with another field_of_view" in said.err
+    assert code == 1 and "differs in field_of_view" in said.err
 
 
 @pytest.mark.parametrize("degrees", ["1e9", "1e-9", "4.9", "201"])
@@ -436,7 +436,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(predict, eyes, tmp_path, 
 
     Image.fromarray(photograph(9)).save(eyes / "eye 1.png")  # another photograph of that name
     code, said = predict(eyes, "--resume")
-    assert code == 1 and "with another photograph" in said.err and not prepared
+    assert code == 1 and "differs in photograph" in said.err and not prepared
     (tmp_path / "out" / "eye 2_vessels.png").write_bytes(b"touched")
     Image.fromarray(photograph(7)).save(eyes / "new.png")
     code, said = predict(eyes, "--resume")
@@ -445,14 +445,14 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(predict, eyes, tmp_path, 
     table = rows(tmp_path / "out")
     assert table["new.png"]["status"] == table["eye 0.png"]["status"] == "done"
     assert table["eye 1.png"]["status"] == table["eye 2.png"]["status"] == "failed"
-    assert "with another photograph" in table["eye 1.png"]["reason"]
+    assert "differs in photograph" in table["eye 1.png"]["reason"]
     assert "was changed after it had been written" in table["eye 2.png"]["reason"]
     assert predict(eyes, "--overwrite")[0] == 0
     (tmp_path / "out" / "eye 2_vessels.png").unlink()
     prepared.clear()
     assert predict(eyes, "--resume")[0] == 0 and len(prepared) == 1
     code, said = predict(eyes, "--resume", "--tta")
-    assert code == 1 and "with another flips" in said.err
+    assert code == 1 and "differs in flips" in said.err
 
 
 def test_a_summary_of_ones_own_is_not_replaced(predict, eyes, tmp_path):
