@@ -28,6 +28,7 @@ def test_by_hand():
     rows = found.reliability()
     assert [row["vessels"] for row in rows] == [0.5, 1] and [row["share"] for row in rows] == [0.5, 0.5]
     assert rows[1]["from"] <= 0.9 < rows[1]["to"]
+    assert found.pixels.shape == (15,) and found.pixels[[1, 13]].tolist() == [2, 2]
     certain = calibration(np.array([0.0, 1.0]), np.array([False, True]))
     assert certain.ece == certain.brier == 0
     assert math.isnan(calibration(np.zeros(0), np.zeros(0, bool)).ece)

@@ -106,6 +106,9 @@ def test_an_edge_is_the_smallest_float32_of_its_bin(grid):
     assert (grid.of(edges)[filled] == numbers[filled]).all()
     assert (grid.of(np.nextafter(edges[1:], np.float32(-1))) < numbers[1:]).all()
     assert grid.of(np.array([0.5]))[0] == grid.half and filled[grid.half]
+    middles = grid.middles()
+    assert middles[0] == 0 and middles[-1] == (edges[-1].astype(float) + 1) / 2
+    np.testing.assert_allclose(middles[1:-1], (edges[1:-1].astype(float) + edges[2:]) / 2)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, np.float32(1) - np.float32(2**-24)])

@@ -36,6 +36,7 @@ def test_a_vessel_with_a_gap_is_one_break_and_a_missing_end_none():
     vessel = lines((10, 5, 55, 3), (30, 5, 55, 3))
     gap = lines((10, 5, 25, 3), (10, 30, 55, 3), (30, 5, 55, 3))
     assert (structure(gap, vessel).breaks, structure(gap, vessel).lost) == (1, 0)
+    assert structure(gap.T, vessel.T).breaks == structure(gap.T[::-1], vessel.T[::-1]).breaks == 1
     short = lines((10, 5, 40, 3), (30, 5, 55, 3))
     assert (structure(short, vessel).breaks, structure(short, vessel).lost) == (0, 1)
     missing = lines((10, 5, 55, 3))

@@ -430,6 +430,9 @@ def test_floats_that_were_bytes_are_the_same_bytes():
     grey = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
     np.testing.assert_array_equal(as_photograph(grey / 255), as_photograph(grey))
     assert (as_photograph(torch.full((3, 4, 5), 1.005)) == 255).all(), "a hair's breadth too bright is white"
+    for shape in ((1, 4, 5), (3, 4)):
+        with pytest.raises(ValueError, match="expected one photograph"):
+            as_photograph(torch.zeros(shape))
 
 
 def test_half_of_a_pixel_is_enough_for_a_mask():
