@@ -217,6 +217,27 @@ def test_moving_on_waits_for_no_measurement(explorer, scene, monkeypatch):
         assert f"<td>{found[key]:.{digits}f}</td>" in explorer.table.value
 
 
+def test_a_measurement_that_fails_is_told_in_the_table(explorer, monkeypatch):
+    def failing(found, fov, probability=None, **options):
+        if probability is None:  # the label
+            return measure(found, fov, **options)
+        raise RuntimeError("no <memory>")
+
+    async def look():
+        explorer.measuring.value = True
+        while "…" in explorer.table.value:
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(explorer_module, "REST", 0.0)
+    monkeypatch.setattr(explorer_module, "measure", failing)
+    asyncio.run(asyncio.wait_for(look(), 60))
+    assert "found could not be measured: RuntimeError: no &lt;memory&gt;" in explorer.table.value
+    assert explorer.table.value.count("<td>-</td>") == 4, "the label, and what is counted, are there"
+    monkeypatch.setattr(explorer_module, "measure", measure)
+    explorer.threshold.value = 0.3
+    assert "could not" not in explorer.table.value, "another threshold is measured"
+
+
 def test_measurements_are_kept_for_a_way_back(explorer, monkeypatch):
     explorer.measuring.value = True
     shown = explorer.table.value

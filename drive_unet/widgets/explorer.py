@@ -212,6 +212,7 @@ class Explorer(widgets.VBox):
         self._names = [str(name) for name in names]
         self._views: OrderedDict[int, _View] = OrderedDict()
         self._numbers: dict[_Source, Mapping[str, float]] = {}  # what was measured so far
+        self._failed: dict[_Source, str] = {}  # why what could not be measured was not
         self._resting: asyncio.TimerHandle | None = None  # until when the next measurement waits
         self._busy = False  # whether a thread is measuring; all else is done in the kernel's own
         self._quiet = False
@@ -325,7 +326,7 @@ class Explorer(widgets.VBox):
         )
         if not self.beside.value or view.vessels is None:
             return picture
-        black = np.zeros_like(view.image)
+        black = np.broadcast_to(np.uint8(0), view.image.shape)  # no memory, however large
         label = _compose(black, view.vessels, None, view.fov, view.rim, 0.5, "label", 1.0, *place)
         return np.hstack([picture, label])
 
@@ -437,7 +438,8 @@ class Explorer(widgets.VBox):
         wanted = [_Source(index, self.threshold.value), _Source(index, None)]
         if not self.measuring.value or self._view().vessels is None:
             wanted = wanted[: int(self.measuring.value)]
-        return next((source for source in wanted if source not in self._numbers), None)
+        done = self._numbers.keys() | self._failed
+        return next((source for source in wanted if source not in done), None)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._resting = None
@@ -450,7 +452,12 @@ class Explorer(widgets.VBox):
 
     def _finish(self, loop: asyncio.AbstractEventLoop, source: _Source, done: asyncio.Future) -> None:
         self._busy = False
-        self._numbers[source] = done.result()
+        if done.cancelled():
+            return  # the loop is closing
+        if (error := done.exception()) is not None:  # told in the table: nobody awaits this
+            self._failed[source] = f"{type(error).__name__}: {error}"
+        else:
+            self._numbers[source] = done.result()
         self.table.value = self._table(self._view())
         if self._resting is None:
             self._begin(loop)
@@ -463,10 +470,15 @@ class Explorer(widgets.VBox):
         if view.truth is not None:
             columns["label"] = (view.truth, None)
         numbers: dict[str, Mapping[str, float]] = {}
+        failures = []
         for name, (vessels, threshold) in columns.items():
+            source = _Source(self.image.value, threshold)
             counted = {SHOWN[0]: np.count_nonzero(vessels) / max(vessels.size, 1)}
-            numbers[name] = self._numbers.get(_Source(self.image.value, threshold), counted)
-        return _table(numbers)
+            if source in self._failed:
+                counted = dict.fromkeys(SHOWN, np.nan) | counted
+                failures.append(f"<br><b>{name} could not be measured: {html.escape(self._failed[source])}</b>")
+            numbers[name] = self._numbers.get(source, counted)
+        return _table(numbers) + "".join(failures)
 
 
 _DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # one clear pixel
