@@ -14,7 +14,7 @@ from drive_unet.painter.painting import paint
 from drive_unet.preprocessing.quality import BLURRED, BRIGHT, CUT_OFF, DARK, NO_FUNDUS, Quality
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from quality import Judged, chosen, limit, spoiled
+from quality import Judged, chosen, cut, limit, spoiled
 
 RETINA = np.asarray(Image.fromarray(skimage.data.retina()).reduce(3))
 
@@ -25,6 +25,20 @@ def test_sound_photographs_pass_and_spoiled_ones_are_told_why(eye):
     for what, reason, picture in spoiled(image):
         verdict = assess(picture)
         assert (reason in verdict.reasons) if reason else verdict.good, (what, verdict, verdict.values)
+
+
+@pytest.mark.parametrize("seed", [1, 5, 9])
+def test_a_dark_photograph_without_colour_has_no_cover(seed):
+    dark = {
+        what: picture for what, _, picture in spoiled(paint(seed, (292, 283)).image) if "a quarter" in what
+    }
+    for what, picture in dark.items():
+        assert assess(picture).reasons == (DARK,), what
+
+
+@pytest.mark.parametrize("level", [20, 64])
+def test_a_dull_cover_cuts_the_field_of_view_off(level):
+    assert CUT_OFF in assess(cut(RETINA, "right", level)).reasons
 
 
 def test_a_map_of_vessels_is_no_fundus_photograph():

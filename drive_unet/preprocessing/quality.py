@@ -35,6 +35,7 @@ _DIM = 0.631  # of the brightest hundredth of a retina, mostly its disc, in the 
 _GREY_DIM = 0.313  # the same without colour, which is darker than red: as little as the darkest sound one has
 _MAP = 0.18  # of the brightest hundredth: darker is most of a map of vessels (.02), and of no retina (.34)
 _FLAT, _FEW = 5, 0.05  # pixels across of one colour, of which a cover is made; share of the FOV that is none
+_DULL = 40  # below it a retina without colour has even places, too, but of several levels
 _BLACK, _WHITE = 8, 250  # between them a cover's levels lie: beyond, a photograph may be cut off or clipped
 _GLARE, _VEIL = 0.475, 0.55  # what is light where no veil is: exposure lifts green, a veil lifts blue as much
 
@@ -160,8 +161,9 @@ def _uncovered(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
     if flat.sum() <= _FEW * fov.sum():
         return fov
     colour = np.median(image[flat], axis=0)
-    covered = flat & (np.abs(image - colour) <= 2).all(axis=2)
-    if covered.sum() <= _FEW * fov.sum():
+    dull = colour.max() < _DULL
+    covered = flat & (np.abs(image - colour) <= (0 if dull else 2)).all(axis=2)
+    if covered.sum() <= (0.8 * flat.sum() if dull else _FEW * fov.sum()):
         return fov
     seen = ndimage.binary_opening(fov & ~covered, iterations=_FLAT)
     return seen if seen.any() else fov

@@ -476,7 +476,8 @@ class Explorer(widgets.VBox):
             counted = {SHOWN[0]: np.count_nonzero(vessels) / max(vessels.size, 1)}
             if source in self._failed:
                 counted = dict.fromkeys(SHOWN, np.nan) | counted
-                failures.append(f"<br><b>{name} could not be measured: {html.escape(self._failed[source])}</b>")
+                why = html.escape(self._failed[source])
+                failures.append(f"<br><b>{name} could not be measured: {why}</b>")
             numbers[name] = self._numbers.get(source, counted)
         return _table(numbers) + "".join(failures)
 
