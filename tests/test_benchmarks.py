@@ -373,6 +373,6 @@ def test_measurements_are_compared_with_manual_labels(benchmark_named, copy, tmp
 def test_the_redraws_of_the_explorer_are_timed_for_every_layer(monkeypatch, capsys):
     monkeypatch.syspath_prepend(BENCHMARKS)
     redraw = importlib.import_module("redraw")
-    redraw.main(["--sides", "73"])
-    (row,) = re.findall("73x73: (.*)", capsys.readouterr().out)
+    redraw.main(["--sizes", "73x91"])
+    (row,) = re.findall("73x91: (.*)", capsys.readouterr().out)
     assert [cell.split()[0] for cell in row.split(", ")] == list(LAYERS)
