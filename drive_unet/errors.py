@@ -1,10 +1,23 @@
-"""The package's one exception of its own."""
+"""The package's one exception of its own, and those of others."""
 
 from __future__ import annotations
 
 
 class DataError(ValueError):
     """Data that cannot be used; the message names the file and the remedy."""
+
+
+# What Python and PyTorch raise where code does not fit what it is given; what a caller's own code raises on
+# purpose, to stop for instance, is of other kinds and goes through.
+MISFITS = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -17,4 +30,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def in_one_line(error: Exception) -> str:
     """What an error of another library says, cut to a phrase for a message of one's own."""
     words = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):  # whose words are the key alone
+        words = f"KeyError {words}"
     return words.rstrip(".") if len(words) <= 160 else f"{words[:157]}..."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -211,7 +212,8 @@ class Segmenter:
             )
         if not isinstance(model, nn.Module):
             raise ValueError(
-                f"a network is needed, not {model!r}: UNet.from_pretrained loads one by its name"
+                f"a network is needed, not {shorten(repr(model), 60)}: UNet.from_pretrained loads one by its "
+                "name"
             )
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"threshold {threshold:g} is no probability: choose one of 0 to 1")

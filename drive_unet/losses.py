@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drive_unet.errors import DataError, in_one_line, is_out_of_memory
+from drive_unet.errors import MISFITS, DataError, in_one_line, is_out_of_memory
 
 Loss = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 
@@ -167,7 +167,7 @@ def loss_of(loss: Loss, logits: Tensor, vessels: Tensor, fov: Tensor | None) -> 
         value = loss(logits, vessels, fov)
     except DataError:
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
+    except MISFITS as error:
         if is_out_of_memory(error):
             raise
         raise DataError(

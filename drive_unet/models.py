@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drive_unet.errors import DataError, in_one_line, is_out_of_memory
+from drive_unet.errors import MISFITS, DataError, in_one_line, is_out_of_memory
 from drive_unet.files import write_atomically
 from drive_unet.preprocessing.prepare import Preprocessing
 
@@ -98,7 +98,7 @@ def logits_of(model: nn.Module, image: Tensor) -> Tensor:
         logits = model(image)
     except DataError:
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
+    except MISFITS as error:
         if is_out_of_memory(error):
             raise
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -131,18 +131,32 @@ def logits_of(model: nn.Module, image: Tensor) -> Tensor:
     return logits
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a network, apart from its own weights.
+
+    Raises:
+        DataError: if it holds what cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise DataError(
+            f"the network cannot be copied ({in_one_line(error)}): keep nothing in it but layers, parameters "
+            "and buffers, and compute all else in forward()"
+        ) from error
+
+
 def fused(model: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode, its batch normalisations folded into the convolutions before
     them.
 
     There a normalisation is a fixed scale and shift: the numbers stay the same, a pass takes about six
     sevenths of the time. Pairs with a hook on one of the two, and layers that are not plain ones (quantised,
-    say), stay as they are; so does a network that cannot be copied, which is returned itself, in its own
-    mode.
+    say), stay as they are; so does a network that cannot be copied, which is returned itself, in its mode.
     """
     try:
-        fast = copy.deepcopy(model).eval()
-    except (RuntimeError, TypeError):  # parametrised or compiled
+        fast = copied(model).eval()
+    except DataError:  # parametrised or compiled
         return model
     for block in fast.modules():
         if not isinstance(block, nn.Sequential):

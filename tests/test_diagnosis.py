@@ -93,13 +93,22 @@ class Labels(v2.Transform):
     [
         (lambda v: v * 255, "lie in 0 to 255 instead of .0, 1.*: divide them by 255"),
         (lambda v: (v.float() - 0.45) / 0.22, "lie in -2.04.* no transform may normalise"),
-        (lambda v: v.repeat(3, 1, 1), r"of shape .*, 3, .*they need one channel"),
+        (lambda v: v.repeat(3, 1, 1), r"are \(2, 3, 32, 32\), not \(2, 1, 32, 32\): keep their one channel"),
+        (lambda v: v[0], r"are \(2, 32, 32\), not \(2, 1, 32, 32\): keep their one channel"),
     ],
 )
 def test_labels_that_are_none_are_refused_in_the_first_step(eyes, change, words):
     spoiled = eyes.subset(eyes.names, Labels(change))
     with pytest.raises(DataError, match=f"the labels of step 1 .*{words}"):
         fit(network(), spoiled, steps=40, **SMALL)
+
+
+def test_fields_of_view_without_a_channel_are_refused(eyes):
+    """With as many patches as channels they would be spread over the wrong ones, without a word."""
+    cut = v2.RandomCrop(32)
+    flat = eyes.subset(eyes.names, lambda sample: (kept := cut(sample))._replace(fov=kept.fov[0]))
+    with pytest.raises(DataError, match=r"the fields of view of step 1 are \(3, 32, 32\), not \(3, 1, "):
+        fit(network(), flat, steps=40, **SMALL | {"batch_size": 3})
 
 
 @pytest.mark.parametrize(("label", "words"), [(0, "background"), (1, "vessel")])
@@ -312,6 +321,25 @@ def test_the_page_tells_its_own_steps_and_shares(eyes):
     assert "by heart, 3 steps" in str(diagnose(network(), eyes, steps=3))
     whole = [(image, torch.ones_like(vessels)) for image, vessels, *_ in eyes]
     assert "by photograph: 100.0%" in str(diagnose(network(), whole, steps=0))
+
+
+class Held(nn.Module):
+    """Keeps what cannot be copied: a tensor that was computed, as by a wrapper of weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 1)
+        self.doubled = self.layer.weight * 2
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.doubled)
+
+
+def test_a_network_that_cannot_be_copied_is_told(eyes):
+    with pytest.raises(
+        DataError, match=r"the network cannot be copied \(Only Tensors .*: keep nothing in it"
+    ):
+        diagnose(Held(), eyes, steps=2)
 
 
 class Cut(nn.Module):

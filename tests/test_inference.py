@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from builders import photograph
 from monai.inferers import sliding_window_inference
 from PIL import Image
 from scipy import ndimage
@@ -310,3 +311,45 @@ def test_tiles_agree_with_monais(drive):
     difference = np.abs(prepared.restore(run.flips([prepared])[0, 0]) - theirs)
     # Theirs keep some weight at the rims of tiles, where convolutions see padding; elsewhere all is the same.
     assert np.quantile(difference, 0.95) < 1e-3 and difference.mean() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (IndexError("out of range"), r"\(out of range\)"),
+        (KeyError("out"), r"\(KeyError 'out'\)"),
+        (AssertionError(), r"\(AssertionError\)"),
+        (AttributeError("no shape"), r"\(no shape\)"),
+        (ZeroDivisionError("by zero"), r"\(by zero\)"),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_whatever_a_foreign_network_fails_with_is_told_in_words(error, words):
+    class Foreign(torch.nn.Module):
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(DataError, match=rf"the network cannot take images \(1, 3, .*{words}: let it take"):
+        logits_of(Foreign(), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(DataError, match=rf"the loss fails on .*{words}: see what it expects"):
+        loss_of(lambda *parts: Foreign()(parts[0]), *torch.zeros(2, 1, 1, 8, 8), None)
+
+
+def test_what_a_callers_network_raises_to_stop_goes_through():
+    class Stop(Exception):
+        pass
+
+    class Foreign(torch.nn.Module):
+        def forward(self, x):
+            raise Stop
+
+    with pytest.raises(Stop):
+        logits_of(Foreign(), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_photograph_in_place_of_the_network_is_told_in_a_line():
+    with pytest.raises(
+        ValueError, match=r"a network is needed, not array\(.*\[\.\.\.\]: UNet.from"
+    ) as caught:
+        segment(photograph(1), UNet(widths=(2, 3)))
+    assert "\n" not in str(caught.value)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from drive_unet.doctor.inspection import ERROR, NOTE, WARNING, Finding, worst_fi
 from drive_unet.errors import DataError
 from drive_unet.losses import bce_loss
 from drive_unet.metrics.exact import count
-from drive_unet.models import evaluating, logits_of
+from drive_unet.models import copied, evaluating, logits_of
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.training.processes import callers_generators
 from drive_unet.training.watch import first_not_finite, likely_causes
@@ -139,7 +139,9 @@ def diagnose(model: nn.Module, dataset: Any, *, steps: int = STEPS, seed: int = 
             not answer with logits of their size.
     """
     if not isinstance(model, nn.Module):
-        raise DataError(f"a network is needed, not {model!r}: UNet.from_pretrained loads one by its name")
+        raise DataError(
+            f"a network is needed, not {shorten(repr(model), 60)}: UNet.from_pretrained loads one by its name"
+        )
     result = Diagnosis()
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     items = [_item(item, device) for item in _items(model, dataset)]
@@ -308,7 +310,7 @@ def _dice(called: np.ndarray, truth: np.ndarray) -> float:
 def _gradients(result: Diagnosis, model: nn.Module, item: Item) -> None:
     """What reaches each layer's weights of one loss, over their own size."""
     image, vessels, fov = _crop(item)
-    trained = copy.deepcopy(model).train()
+    trained = copied(model).train()
     bce_loss(trained(image), vessels, fov).backward()
     for name, weight in trained.named_parameters():
         if weight.ndim > 1:  # layers, without their biases and normalisations
@@ -319,7 +321,7 @@ def _gradients(result: Diagnosis, model: nn.Module, item: Item) -> None:
 def _by_heart(result: Diagnosis, model: nn.Module, item: Item, steps: int) -> None:
     """Train a copy on one picture, which any network that can learn at all learns by heart."""
     image, vessels, fov = _crop(item)
-    pupil = copy.deepcopy(model).train()
+    pupil = copied(model).train()
     optimizer = torch.optim.Adam(pupil.parameters(), lr=3e-3)
     result.heart["steps"] = steps
     for step in range(steps + 1):

@@ -6,7 +6,6 @@ resuming, an early stop, and any device, precision or number of processes throug
 
 from __future__ import annotations
 
-import copy
 import html
 import math
 import time
@@ -28,7 +27,7 @@ from drive_unet.data.painted import PaintedStream
 from drive_unet.data.pairing import listed
 from drive_unet.errors import DataError
 from drive_unet.losses import Loss, combine, loss_of, refuse_no_loss
-from drive_unet.models import SegmentationModel, logits_of
+from drive_unet.models import SegmentationModel, copied, logits_of
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.progress import bar
 from drive_unet.training.averages import moving_average
@@ -346,7 +345,7 @@ class _Keeper:
         self.folder, self.patience = folder, patience
         self.accelerator = accelerator
         # Copied before accelerate wraps the model's forward: a later copy would run the original's weights.
-        self.copy = copy.deepcopy(model).to(accelerator.device)
+        self.copy = cast(SegmentationModel, copied(model)).to(accelerator.device)
         self.average = moving_average(self.copy, decay) if decay else None
         self.state: dict[str, Any] = {"stale": 0, "best": None, "thresholds": None}
 

@@ -43,28 +43,30 @@ class Watch:
         self.said: set[str] = set()
 
     def batch(self, batch: Sample, step: int) -> None:
-        """Look at the patches of the first steps, and at their labels above all.
+        """Look at the patches of the first steps: at their shapes, and at what their labels hold.
 
         Raises:
-            DataError: if labels are not {0, 1}, or not of one channel, or parts differ in size.
+            DataError: if they are empty, or have no labels; if labels or fields of view are not (B, 1, H, W)
+                of the images (B, C, H, W), or labels not {0, 1}.
         """
         if step > FIRST:
             return
-        vessels, sides = batch.vessels, tuple(batch.image.shape[-2:])
+        image, vessels, sides = batch.image, batch.vessels, tuple(batch.image.shape[-2:])
         if vessels is None:
             raise DataError(f"the patches of step {step} have no labels: the transform must keep them")
-        if 0 in sides or any(mask is not None and tuple(mask.shape[-2:]) != sides for mask in batch[1:3]):
+        masks = [mask for mask in batch[1:3] if mask is not None]
+        if 0 in sides or any(tuple(mask.shape[-2:]) != sides for mask in masks):
             shapes = [None if part is None else tuple(part.shape) for part in batch[:3]]
             raise DataError(
                 f"the patches of step {step} have images {shapes[0]}, labels {shapes[1]} and fields of view "
-                f"{shapes[2]}, not of one size in pixels: the transform must cut and turn all alike"
+                f"{shapes[2]}, empty or not of one size: the transform must cut and turn all alike"
             )
-        if vessels.ndim != 4 or vessels.shape[1] != 1:
-            raise DataError(
-                f"the labels of step {step} are of shape {tuple(vessels.shape)}, not (patches, 1, height, "
-                "width): they need one channel, 1 where there is vessel; leave the transforms of colour "
-                "images off them"
-            )
+        for name, mask in (("labels", vessels), ("fields of view", batch.fov)):
+            if mask is not None and (mask.ndim != 4 or mask.shape[1] != 1):
+                raise DataError(
+                    f"the {name} of step {step} are {tuple(mask.shape)}, not {(len(image), 1, *sides)}: keep "
+                    "their one channel, and the transforms of colour images off them"
+                )
         low, high = float(vessels.min()), float(vessels.max())
         if not bool(((vessels == 0) | (vessels == 1)).all()):
             blurred = "no transform may normalise or blur them"
