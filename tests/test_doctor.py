@@ -153,6 +153,14 @@ def test_the_flipped_and_renumbered_mirror(tmp_path):
     assert finding(report, "refused").level == "note"
 
 
+def test_a_mirror_whose_training_photographs_alone_were_turned(few):
+    for file in (few / "training").rglob("*.*"):
+        with Image.open(file) as picture:
+            ImageOps.mirror(picture).save(file)
+    report = checked(few)
+    assert (report.kind, report.code) == (doctor.MIRROR, 2) and codes(report) == {"turned-copies"}
+
+
 @pytest.mark.parametrize("layout", ["AV_groundTruth/training", "training"])
 def test_rite(tmp_path, layout):
     for folder in ("images", "av", "vessel"):
@@ -200,7 +208,7 @@ def test_hrf_is_known_by_its_pixels_as_drive_is(tmp_path):
     assert report.code == 2 and "01_h.png is HRF's 02_h" in finding(report, "renumbered").what
     (flipped.path / "manual1").rename(flipped.path / "labels")
     own = finding(checked(flipped.path), "hrfs-photographs")
-    assert own.what.startswith("are HRF's photographs, 9 of them mirrored or turned")
+    assert own.what.startswith("are from HRF, 9 of them mirrored or turned: scores")
 
 
 def test_a_refused_copy_of_hrf_stays_hrf(tmp_path):

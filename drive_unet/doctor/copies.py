@@ -262,14 +262,15 @@ def _drive(
     astray = [part for part in known if part.known.split == "test" and part.split == "training"]
     foreign = [part for part in inspected if part.known is None and part.size]
     if astray:
-        what = "are official test photographs: scores on DRIVE's test set would be scores on what was learned"
+        what = "are of the official test set: scores on that would be scores on what was learned"
         findings.append(_about(ERROR, "test-among-training", what, astray))
     if foreign:
-        findings.append(
-            _about(WARNING, "foreign", "are none of DRIVE's photographs, by their pixels", foreign)
-        )
-    if 2 * len({id(part) for part in turned + renamed}) > len(known):
-        return MIRROR, findings
+        findings.append(_about(WARNING, "foreign", "are not from DRIVE, by their pixels", foreign))
+    moved = {id(part) for part in turned + renamed}
+    for split in ("training", "test"):
+        parts = [part for part in known if part.split == split]
+        if 2 * sum(id(part) in moved for part in parts) > len(parts):
+            return MIRROR, findings
     by_split = Counter(photograph.split for photograph in {part.known for part in known})
     whole = all(by_split[split] == count_of(DRIVE.name, split) for split in ("training", "test"))
     plain = all(part.pair.image.suffix.lower() == ".tif" for part in inspected) and all(
@@ -301,7 +302,7 @@ def _moved(dataset: str, known: list[Inspected]) -> tuple[list[Finding], list[In
     else:
         renamed = [part for part in known if part.known.name != part.pair.name.lower()]
     if turned:
-        what = f"are {dataset}'s photographs, mirrored or turned"
+        what = f"are from {dataset}, mirrored or turned"
         findings.append(_about(ERROR, "turned-copies", what, turned))
     if renamed:
         pairs = [f"{part.pair.image.name} is {_official(part.known)}" for part in renamed]
@@ -320,9 +321,7 @@ def _published(layout: str, inspected: list[Inspected]) -> tuple[str, list[Findi
         elif parts:
             turned = [part for part in parts if part.known.turned]
             lie = f", {len(turned)} of them mirrored or turned" if turned else ""
-            what = (
-                f"are {dataset}'s photographs{lie}: scores on {dataset} would be scores on what was learned"
-            )
+            what = f"are from {dataset}{lie}: scores on {dataset} would be scores on what was learned"
             findings.append(_about(WARNING, f"{dataset.lower()}s-photographs", what, parts))
     published = next((row for row in NAMED if row.name == layout), None)
     if published is None:
@@ -357,7 +356,9 @@ def _own_labels(inspected: list[Inspected]) -> list[Finding]:
     for kind, words in (("vessels", "vessel labels"), ("fov", "field-of-view masks")):
         others = [part for part in inspected if part.own.get(kind) is False]
         files = [getattr(part.pair, kind) for part in others if kind == "fov" or part.owner is None]
-        what = f"are not the official {words}: redrawn, resized, converted with loss, or of another observer"
+        what = (
+            f"are not as the official {words}: redrawn, resized, converted with loss, or of another observer"
+        )
         if files:
             findings.append(Finding(WARNING, f"other-{kind}", what, AGAIN, files))
     astray = [part for part in inspected if part.owner is not None]
@@ -455,7 +456,7 @@ def _files(trees: list[Path]) -> list[Finding]:
                 if file.stat().st_size == 0:
                     empty.append(file)
     findings = [
-        Finding(NOTE, "stray", "are no images and are passed over", "", strays),
+        Finding(NOTE, "stray", "have no ending of images: passed over", "", strays),
         Finding(
             WARNING,
             "double-ending",
@@ -470,7 +471,7 @@ def _files(trees: list[Path]) -> list[Finding]:
             "",
             upper,
         ),
-        Finding(ERROR, "empty-file", "are empty files", "copy or download them again", empty),
+        Finding(ERROR, "empty-file", "are empty", "copy or download them again", empty),
     ]
     return [finding for finding in findings if finding.files]
 
