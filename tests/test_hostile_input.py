@@ -137,6 +137,16 @@ def test_pictures_of_gigapixels_are_refused_before_they_are_decoded(tmp_path):
             read_image(tmp_path / name)
 
 
+def test_a_program_in_postscript_is_never_run(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *parts: pytest.fail("it was run"))
+    Image.fromarray(photograph(1)).save(tmp_path / "21.eps")
+    (tmp_path / "21.eps").rename(tmp_path / "21.png")
+    with pytest.raises(DataError, match="21.png holds PostScript, not pixels: save it as PNG"):
+        read_image(tmp_path / "21.png")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a file with holes")
 def test_a_file_of_gigabytes_that_is_no_picture(tmp_path):
     with (tmp_path / "21.tif").open("wb") as file:

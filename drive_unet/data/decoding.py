@@ -94,6 +94,8 @@ def decode(path: str | Path) -> Picture:
             return Picture(Image.fromarray(grey), deep, full, frames)
         with _SILENCE, Image.open(path) as picture:
             _check_size(path, picture.width, picture.height)
+            if picture.format == "EPS":  # which is a program: another one would run it, were it for ever
+                raise DataError(f"{path} holds PostScript, not pixels: save it as PNG or TIFF")
             deep, full = _deep(path, picture), _stated(path, picture)
             turn = _turn(picture)  # only now: it loads a PNG, which then no longer knows its depth
             picture.load()
