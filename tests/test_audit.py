@@ -31,7 +31,7 @@ from drive_unet.evaluation import (
     result,
     trust,
 )
-from drive_unet.evaluation.guarding import NATIVE, resized_labels
+from drive_unet.evaluation.guarding import FROM_TEST, NATIVE, resized_labels
 from drive_unet.evaluation.results import KEYS
 from drive_unet.evaluation.submission import submission_files, write_submission
 from drive_unet.metrics import SCORES, Confusion, pixel_scores
@@ -167,6 +167,26 @@ def test_what_a_notebook_compares_of_an_audit_holds_no_measured_number(dataset, 
     assert "accuracy of 1.0000" in text and "a Dice of 1.0000 is above 0.840" in text, (
         "what the sanitiser masks"
     )
+
+
+def test_a_threshold_that_was_given_is_not_said_to_be_chosen_before(dataset, maps, scored):
+    best = scored.ranking.best()[1]
+    for threshold, row_says, protocol in (
+        (0.4, "only who gave it knows", "unless the threshold that was given was."),
+        (best, "hardly chosen before they were seen", "its threshold is the best there is on these"),
+    ):
+        given = evaluate(maps, dataset, threshold=threshold, thorough=True)
+        suspicions = guards(given, dataset, "x")
+        found = audit(
+            (Prediction(m) for m in maps),
+            dataset,
+            given,
+            guards=suspicions,
+            from_training=(threshold, given.threshold_from),
+        )
+        assert (threshold == best) == any(guard.name == FROM_TEST for guard in suspicions)
+        assert row_says in row(found, "threshold given").why and protocol in found.habits[0].why
+        assert "chosen before these photographs were seen, and frozen" not in str(found)
 
 
 def test_segmentations_are_audited_without_thresholds(dataset, maps):

@@ -665,7 +665,7 @@ def test_predictions_of_photographs_that_were_learned_from_say_so(own, run, tmp_
     assert "chosen before these photographs were seen, and frozen" in capsys.readouterr().out
     assert done("audit", tmp_path / "new", "--data", others, "--threshold", ".4") == 0
     shown = capsys.readouterr().out
-    assert "threshold given, 0.400" in shown and "honest if it was chosen before" in shown
+    assert "threshold given, 0.400" in shown and "only who gave it knows" in shown
     assert "and frozen" not in shown
 
 

@@ -265,7 +265,7 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
         "--threshold",
         metavar="T",
         type=_share,
-        help="where probabilities are cut, chosen before these photographs were seen; by default the one "
+        help="where probabilities are cut; choose it before these photographs are seen. By default the one "
         "that drive-unet predict recorded, else 0.5",
     )
     audit.add_argument(

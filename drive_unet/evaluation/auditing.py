@@ -12,7 +12,7 @@ from PIL import Image
 
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.evaluation.evaluator import GIVEN, Evaluation, labels_of
-from drive_unet.evaluation.guarding import Guard
+from drive_unet.evaluation.guarding import FROM_TEST, Guard
 from drive_unet.evaluation.records import UNRANKED, Labels, Prediction
 from drive_unet.evaluation.results import plain
 from drive_unet.evaluation.tables import html_table, text_table
@@ -150,8 +150,8 @@ def audit(
         photographs: with labels.
         evaluation: of the same predictions by this project's protocol, `thorough`.
         guards: what is suspicious.
-        from_training: a threshold chosen on training photographs, and in words where it came from; None
-            where there is none.
+        from_training: a threshold chosen on training photographs, or one that was given, and in words where
+            it came from; None where there is none.
         seen: the photographs that the network had learned from, where that is known.
 
     Returns:
@@ -161,13 +161,20 @@ def audit(
     for (name, labels), prediction in zip(labels_of(photographs), predictions, strict=True):
         cut = next(part.threshold for part in evaluation.records if part.name == name)
         _count_photograph(pools, prediction, labels, 0.5 if cut is None else cut)
+    suspected = any(guard.name == FROM_TEST for guard in guards)
+    if seen:
+        chosen = "but the network had learned from these"
+    elif suspected:
+        chosen = "but its threshold is the best there is on these photographs"
+    else:
+        unless = ", unless the threshold that was given was" if evaluation.threshold_from == GIVEN else ""
+        chosen = f"nothing chosen on these photographs{unless}"
     frame = evaluation.whole_frame.pooled if evaluation.whole_frame else _nothing()
     habits = [
         Habit(
             "inside the field of view",
             evaluation.pooled,
-            "the protocol of this project: native size, pixels pooled, "
-            + ("but the network had learned from these." if seen else "nothing chosen on these photographs."),
+            f"the protocol of this project: native size, pixels pooled, {chosen}.",
         ),
         Habit(
             "whole frame",
@@ -192,7 +199,7 @@ def audit(
             "every photograph is scored for itself and the scores are averaged: each has its own ranking, so "
             "that differences between photographs no longer count against the AUC.",
         ),
-        *_thresholds(evaluation, from_training, seen),
+        *_thresholds(evaluation, from_training, seen, suspected),
         Habit(
             "patches pooled",
             pools["patches"].scores(),
@@ -290,7 +297,7 @@ def _coverage(fov: np.ndarray) -> np.ndarray:
 
 
 def _thresholds(
-    evaluation: Evaluation, from_training: tuple[float, str] | None, seen: Sequence[str]
+    evaluation: Evaluation, from_training: tuple[float, str] | None, seen: Sequence[str], suspected: bool
 ) -> list[Habit]:
     ranking = evaluation.ranking
     if ranking is None or not ranking.tp[-1]:
@@ -307,12 +314,18 @@ def _thresholds(
     ]
     if from_training is not None:
         value, source = from_training
-        name, note = "from training", f"chosen before these photographs were seen, and frozen ({source})."
+        name = "threshold given" if source == GIVEN else "threshold from training"
         if seen:
-            note = f"the one that came with weights that had learned from these photographs ({source})."
+            why = f"the one that came with weights that had learned from these photographs ({source})."
+        elif suspected:
+            why = (
+                f"the best there is on these photographs, so hardly chosen before they were seen ({source})."
+            )
         elif source == GIVEN:
-            name, note = GIVEN, "honest if it was chosen before these photographs were seen."
-        habits.insert(0, Habit(f"threshold {name}, {value:.3f}", _at(evaluation, ranking, value), note))
+            why = "whether it was chosen before these photographs were seen, only who gave it knows."
+        else:
+            why = f"chosen before these photographs were seen, and frozen ({source})."
+        habits.insert(0, Habit(f"{name}, {value:.3f}", _at(evaluation, ranking, value), why))
     return habits
 
 

@@ -31,7 +31,7 @@ from drive_unet.metrics.streaming import Pool
 Kinds = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 # Where thresholds come from that nobody gives, in words.
-GIVEN, BY_DEFAULT, RECORDED = "given", "by default", "recorded by drive-unet predict, which froze it"
+BY_DEFAULT, GIVEN, RECORDED = "by default", "given", "recorded by drive-unet predict, which froze it"
 
 # ---------------------------------------------------------------------- what comes back
 

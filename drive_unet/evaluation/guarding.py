@@ -15,6 +15,7 @@ from drive_unet.evaluation.evaluator import BY_DEFAULT, Evaluation
 # Inside the field of view of DRIVE; the best that is known there, and a little more. Accuracy: Kovács and
 # Fazekas (arXiv 2111.03853) find .9582 at most among honest ones. Dice: about .83, and .79 between observers.
 ACCURACY, DICE = 0.960, 0.840
+FROM_TEST = "threshold from the test"
 _SIZED = ("DRIVE", "HRF", "CHASE_DB1", "STARE")
 # Of published sets, (height, width).
 NATIVE = {layout.name: layout.size for layout in PUBLISHED if layout.name in _SIZED}
@@ -151,7 +152,7 @@ def threshold_from_test(evaluation: Evaluation) -> Iterator[Guard]:
     dice, best = ranking.best()
     if dice - evaluation.pooled["Dice"] <= 2e-6:
         yield Guard(
-            "threshold from the test",
+            FROM_TEST,
             f"{evaluation.threshold:.4f} gives the best Dice there is on these photographs (at {best:.4f}), "
             "which hardly happens unless it was chosen on them: choose it on validation photographs.",
         )
