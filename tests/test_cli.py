@@ -855,14 +855,17 @@ def test_names_that_are_no_utf_8_are_told_and_written(run, tmp_path, capsys):
     assert told in capsys.readouterr().out
 
 
-def test_where_test_labels_are_missing_networks_are_trained_fold_by_fold(tmp_path, capsys):
+def test_where_test_labels_are_missing_networks_are_trained_fold_by_fold(tmp_path, capsys, monkeypatch):
     own = write_own(tmp_path / "mine")
     score = ("--data", own, "--folds", 2, "--preset", "tiny", "--runs", tmp_path / "runs")
     first = evaluated(capsys, *score)
     assert [part["trained_on_these"] for part in first["protocols"]["folds"]] == [False, False]
     assert [row["name"] for row in first["per_image"]] == ["eye a", "eye b", "eye c", "eye d"]
     before = contents(tmp_path / "runs")
+    load, loaded = UNet.from_pretrained, []
+    monkeypatch.setattr(UNet, "from_pretrained", lambda place: (loaded.append(place), load(place))[1])
     assert evaluated(capsys, *score) == first  # what is finished is not trained again
+    assert [place.name for place in loaded] == ["fold-0", "fold-1"], "each network is loaded once"
     assert contents(tmp_path / "runs") == before
     others = tmp_path / "elsewhere" / "mine"  # of the same name
     for number, letter in enumerate(LETTERS, start=31):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drive_unet.commands.networks import device_of, fold_folder, network
-from drive_unet.commands.scoring import cross_validation, score
+from drive_unet.commands.scoring import Folds, cross_validation, score
 from drive_unet.commands.threads import choose
 from drive_unet.data.dataset import DRIVEDataset
 from drive_unet.data.drive import folds
@@ -137,8 +137,9 @@ def _of_weights(options: argparse.Namespace, dataset: DriveFolder, photographs: 
     settings |= {"thorough": True, "kinds": arteries_and_veins(dataset, photographs.names)}
     weights = options.weights
     if weights is None and _cross_validates(options, dataset, photographs):
-        weights = str(_trained_folds(options, dataset, photographs))
-    networks = cross_validation(weights, options.folds, photographs)
+        weights, networks = _trained_folds(options, dataset, photographs)
+    else:
+        networks = cross_validation(weights, options.folds, photographs)
     if networks is None:
         model = network(weights)
         networks = [(model, part) for part in held_out_parts(photographs, options.folds)]
@@ -159,8 +160,10 @@ def _cross_validates(options: argparse.Namespace, dataset: DriveFolder, photogra
     return bool(seen(network(None).notes, photographs))
 
 
-def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset) -> Path:
-    """The folder of networks trained on all but a fold each; those that are there are kept."""
+def _trained_folds(
+    options: argparse.Namespace, dataset: DriveFolder, photographs: DRIVEDataset
+) -> tuple[str, Folds | None]:
+    """The folder of networks trained on all but a fold each, and these; those that are there are kept."""
     from drive_unet.commands import train  # here: trainings are rare
     from drive_unet.commands.main import parser
 
@@ -174,7 +177,7 @@ def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photograph
                 f"the networks in {folder} were trained on other photographs than these: name another folder "
                 "with --runs"
             )
-        return folder
+        return str(folder), networks
     print(
         f"Cross-validation: {count} networks are trained by the preset {options.preset}, each without the "
         f"photographs that it is scored on, in {folder}; the same command goes on where it was stopped. To "
@@ -184,7 +187,7 @@ def _trained_folds(options: argparse.Namespace, dataset: DriveFolder, photograph
     words = ["train", "--preset", options.preset, "--out", str(folder), "--folds", str(count), "--resume"]
     words += [] if options.data is None else ["--data", str(options.data)]
     train.run(parser().parse_args(words))
-    return folder
+    return str(folder), cross_validation(str(folder), count, photographs)
 
 
 def _against(

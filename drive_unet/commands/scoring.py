@@ -16,6 +16,8 @@ from drive_unet.models import SegmentationModel, UNet
 from drive_unet.training.checkpoints import BEST
 from drive_unet.training.provenance import seen
 
+Folds = list[tuple[UNet, DRIVEDataset]]  # networks, each with what it has not seen
+
 
 def score(
     model: SegmentationModel,
@@ -43,9 +45,7 @@ def score(
     return Scored(evaluation, seen(model.notes, photographs))
 
 
-def cross_validation(
-    weights: str | None, k: int | None, photographs: DRIVEDataset
-) -> list[tuple[UNet, DRIVEDataset]] | None:
+def cross_validation(weights: str | None, k: int | None, photographs: DRIVEDataset) -> Folds | None:
     """The networks of a run of ``train --folds``, each with what it has not seen; None for others."""
     folder = Path(weights or "default")
     if not fold_folder(folder, 0).is_dir() or (folder / BEST).is_file():
