@@ -110,7 +110,8 @@ def combine(**weights: float) -> Loss:
     """A weighted sum of losses by name: ``combine(bce=1, dice=0.5, cldice=0.2)``.
 
     Raises:
-        ValueError: for a name that is none of ``bce``, ``dice``, ``cldice``, or if none is given.
+        ValueError: for a name that is none of ``bce``, ``dice``, ``cldice``, if none is given, or for a
+            weight that is not 0 or more.
 
     Example:
         >>> loss = combine(bce=1, dice=0.5)
@@ -124,6 +125,8 @@ def combine(**weights: float) -> Loss:
         raise ValueError(
             f"unknown loss {', '.join(unknown) or '(none given)'}; choose from {', '.join(LOSSES)}"
         )
+    if not all(0 <= weight < float("inf") for weight in weights.values()):
+        raise ValueError(f"weights of losses are numbers of 0 or more: {weights}")
 
     def combined(logits: Tensor, vessels: Tensor, fov: Tensor | None = None) -> Tensor:
         parts = (weight * LOSSES[name](logits, vessels, fov) for name, weight in weights.items())

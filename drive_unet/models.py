@@ -418,6 +418,9 @@ class UNet(SegmentationModel):
         widths: channels at each level, from the finest to the bottleneck.
         stem: side of the square; 1 gives the classical U-Net at full resolution.
 
+    Raises:
+        ValueError: for fewer than two widths, or a number less than 1.
+
     Example:
         >>> network = UNet(in_channels=3, num_classes=1).eval()
         >>> network(torch.zeros(1, 3, 50, 70)).shape  # any size
@@ -432,6 +435,9 @@ class UNet(SegmentationModel):
         widths: tuple[int, ...] = (16, 24, 32, 48, 64),
         stem: int = 2,
     ) -> None:
+        numbers = (in_channels, num_classes, stem, *widths)
+        if len(widths) < 2 or min(numbers) < 1:
+            raise ValueError(f"a UNet needs two widths or more, and numbers of 1 or more: {numbers}")
         super().__init__(in_channels, num_classes, widths=list(widths), stem=stem)
         self.multiple = stem * 2 ** (len(widths) - 1)
         self.space_to_depth = nn.PixelUnshuffle(stem)

@@ -7,8 +7,11 @@ import doctest
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from repository import ROOT, files
+
+import drive_unet
 
 PACKAGE = ROOT / "drive_unet"
 
@@ -88,3 +91,36 @@ def test_examples_say_what_happens(name):
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+HALF = np.full((40, 40), 0.5, np.float32)
+DARK = np.zeros((40, 40), bool)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    {
+        "scores": (lambda: drive_unet.scores(HALF, DARK, threshold=3), "threshold 3 is no probability"),
+        "nan": (lambda: drive_unet.scores(HALF, DARK, threshold=float("nan")), "threshold nan is no"),
+        "measure": (lambda: drive_unet.measure(~DARK, probability=255 * HALF), "probability lies in 0..1"),
+        "measure nan": (lambda: drive_unet.measure(DARK, probability=np.nan * HALF), "probability lies"),
+        "combine": (lambda: drive_unet.combine(bce=-1), "0 or more: {'bce': -1}"),
+        "combine nan": (lambda: drive_unet.combine(bce=1, dice=float("nan")), "0 or more"),
+        "assess": (
+            lambda: drive_unet.assess(
+                np.arange(4800, dtype=np.uint16).astype(np.uint8).reshape(40, 40, 3), DARK[1:]
+            ),
+            r"the field of view is \(39, 40\) and the photograph \(40, 40\)",
+        ),
+        "prepare": (
+            lambda: drive_unet.prepare(np.zeros((40, 40, 3), np.uint8), ~DARK, degrees=0),
+            "degrees=0: a camera's angle is more than 0",
+        ),
+        "widths": (lambda: drive_unet.UNet(widths=(4,)), "two widths or more"),
+        "stem": (lambda: drive_unet.UNet(stem=0), "numbers of 1 or more"),
+        "channels": (lambda: drive_unet.UNet(0), "numbers of 1 or more"),
+    }.values(),
+)
+def test_values_out_of_the_range_that_is_documented_are_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -254,6 +254,8 @@ def _coverage(vessels: np.ndarray, probability: np.ndarray, threshold: float | N
         raise DataError(
             f"vessels and probability differ in size: {vessels.shape} and {probability.shape} (height, width)"
         )
+    if not (probability.min() >= 0 and probability.max() <= 1):  # nan compares false
+        raise DataError("probability lies in 0..1: divide 8 bits by 255, and take the sigmoid of logits")
     if not vessels.any():
         return vessels.astype(np.float32)
     rim = ndimage.binary_dilation(vessels) & ~vessels

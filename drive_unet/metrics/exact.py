@@ -249,6 +249,9 @@ def scores(
     Returns:
         The names in `SCORES`, in that order, and their values.
 
+    Raises:
+        ValueError: for images of other shapes, values or sizes, or a threshold out of 0..1.
+
     Example:
         >>> line = np.eye(5, dtype=bool)
         >>> {name: round(value, 2) for name, value in scores(line * 0.8, line).items() if name != "AP"}
@@ -274,6 +277,8 @@ def pixel_scores(
         >>> found["Dice"], found["Sp"]
         (0.5, 0.5)
     """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold {threshold:g} is no probability: choose one of 0 to 1")
     values, truth = pool(probability, vessels, fov, "probability")
     if values.dtype == bool:
         areas = {"AUC": float("nan"), "AP": float("nan")}

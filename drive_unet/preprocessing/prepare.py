@@ -116,7 +116,7 @@ def prepare(
         The prepared photograph.
 
     Raises:
-        ValueError: for another kind of photograph, or a field of view of another size.
+        ValueError: for another kind of photograph, a field of view of another size, or an angle of 0 or less.
         DataError: if the photograph shows no field of view.
 
     Example:
@@ -139,6 +139,8 @@ def prepare(
                 f"the field of view is {fov.shape} and the photograph {image.shape[:2]} (height, width): "
                 "give the mask that belongs to it"
             )
+    if degrees is not None and not 0 < degrees < float("inf"):
+        raise ValueError(f"degrees={degrees}: a camera's angle is more than 0")
     preprocessing = preprocessing or Preprocessing()
     scale = preprocessing.scale(fov, degrees)
     small_fov = torch.from_numpy(rescale_mask(fov, scale).astype(np.uint8))[None]

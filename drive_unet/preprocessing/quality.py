@@ -73,9 +73,14 @@ def assess(image: np.ndarray, fov: np.ndarray | None = None) -> Quality:
         or all bright both are told.
 
     Raises:
-        DataError: if the image is not uint8 of that shape.
+        DataError: if the image is not uint8 of that shape, or the field of view not of its size.
     """
     image = as_uint8_image(image, "assess", channels=3)
+    if fov is not None and fov.shape != image.shape[:2]:
+        raise DataError(
+            f"the field of view is {fov.shape} and the photograph {image.shape[:2]} (height, width): give "
+            "the mask that belongs to it"
+        )
     step = max(1, min(image.shape[:2]) // _SIDE)
     brightness = image[::step, ::step].max(axis=2)
     if brightness.max() - brightness.min() < 8:  # a frame of one colour
