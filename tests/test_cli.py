@@ -1068,7 +1068,7 @@ def test_masks_are_used_and_checked(drive, run, tmp_path, capsys):
     for name in ("01", "02"):
         probability = np.asarray(Image.open(out / f"{name}_test_probability.png"))
         assert probability[inside].any() and not probability[~inside].any()
-    assert "another mask" in refused(capsys, *predict, "--out", out, "--mask", masks)
+    assert "differs in mask" in refused(capsys, *predict, "--out", out, "--mask", masks)
     assert done(*predict, "--out", out, "--mask", masks, "--overwrite") == 0
     assert done(*predict, "--out", tmp_path / "beside") == 0  # the masks beside them
     assert pictures(tmp_path / "beside") == pictures(out)
