@@ -70,8 +70,8 @@ def predict(
             image, or a path.
         fov: (H, W) bool; by default a sample's own, or of a path the mask in fov/ or mask/ beside images/,
             else found in the photograph.
-        tta: average over four flips, the two mirror images a quarter larger, unless that makes their field of
-            view wider than 1,200 pixels (test-time augmentation); up to five times the work.
+        tta: average over four flips (test-time augmentation), the two mirror images a quarter larger, unless
+            the network would then see the field of view wider than 1,200 pixels; up to five times the work.
         tile: side of overlapping tiles in pixels, at the network's scale; by default the whole picture at
             once up to 4 megapixels, tiles of 1024 beyond.
         overlap: pixels that neighbouring tiles share, at least; blended.

@@ -8,6 +8,7 @@ import torch
 from builders import photograph
 from monai.inferers import sliding_window_inference
 from PIL import Image
+from repository import ROOT, read_notebook
 from scipy import ndimage
 from skimage.data import retina
 
@@ -111,6 +112,26 @@ def test_the_mirror_images_are_seen_a_quarter_larger_and_come_back_in_place(driv
     inside = drive.test[1].fov[0].numpy() > 0
     assert np.abs(flips[1] - flips[0])[inside].mean() < 0.01
     assert np.abs(flips[1] - np.roll(flips[0], 1, axis=1))[inside].mean() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("05_evaluation", ("zoom in",)),
+        ("06_visualization", ("def trust", "def tiled")),
+        ("07_your_own_photographs", ("zoom in", "result = segment(model, photograph, tta=True)")),
+    ],
+)
+def test_what_notebooks_do_by_hand_is_the_package_s_for_finer_networks_and_other_rims(name, parts, capsys):
+    finer, photograph = UNet.from_pretrained("open"), np.asarray(retina())  # 1,080 pixels across to it
+    known = {"np": np, "torch": torch, "predict": predict, "model": finer, "sample": photograph}
+    known |= {"prepared": prepare(photograph, preprocessing=finer.preprocessing), "photograph": photograph}
+    known |= {"threshold": finer.threshold_single}
+    for cell in read_notebook(ROOT / "notebooks" / f"{name}.ipynb").cells:
+        if cell.cell_type == "code" and any(part in cell.source for part in parts):
+            exec(cell.source.replace("synthetic-fast", "open"), known)
+    said = capsys.readouterr().out
+    assert "True" in said and "False" not in said
 
 
 def test_tiles_agree_with_the_whole_photograph(model, drive):
