@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -151,3 +153,20 @@ def write_dicom(
     header.PixelData = pixels.tobytes()
     header.save_as(path, enforce_file_format=True)
     return path
+
+
+def png_of_16_bits(levels: np.ndarray, significant: int | None = None) -> bytes:
+    """A PNG of (H, W, 2..4) uint16, which Pillow cannot write, or of (H, W); how many bits it says it has."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    height, width, channels = (*levels.shape, 1)[:3]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", width, height, 16, (0, 4, 2, 6)[channels - 1], 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if significant is not None:
+        parts.insert(1, (b"sBIT", bytes([significant] * channels)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from builders import disc, palette, photograph, tree, write_dicom
+from builders import disc, palette, photograph, png_of_16_bits, tree, write_dicom
 from PIL import Image
 from safetensors.torch import save
 
@@ -68,6 +68,7 @@ def images() -> dict[str, bytes]:
     content = io.BytesIO()
     tifffile.imwrite(content, (photograph(1, small).astype(np.uint16) << 8), photometric="rgb")
     result[".colour.tif"] = content.getvalue()
+    result[".colour.png"] = png_of_16_bits(photograph(1, small).astype(np.uint16) << 8)
     with tempfile.TemporaryDirectory() as folder:
         for suffix, deflated in ((".dcm", False), (".deflate.dcm", True)):
             path = write_dicom(Path(folder) / f"x{suffix}", photograph(1, small), deflated=deflated)

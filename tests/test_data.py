@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from builders import (
     one_bit,
     palette,
     photograph,
+    png_of_16_bits,
     tree,
     write_drive,
     write_files,
@@ -36,6 +35,7 @@ from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
 from drive_unet.data import DRIVEDataset, Sample, collate, folds, load_drive, read_image, read_mask
+from drive_unet.data.decoding import decode
 from drive_unet.data.painted import painted_dataset
 from drive_unet.data.pairing import folders, images, keys_of, match, pair_folders
 from drive_unet.data.reading import Decoded
@@ -176,23 +176,6 @@ def test_photographs_in_grey_16_bit_and_with_alpha(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), photograph(21))
 
 
-def png_of_16_bits(levels: np.ndarray, significant: int | None = None) -> bytes:
-    """A PNG of (H, W, 3) uint16, which Pillow cannot write, or of (H, W); how many bits it says it uses."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    height, width, channels = (*levels.shape, 1)[:3]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 0, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    if significant is not None:
-        parts.insert(1, (b"sBIT", bytes([significant] * channels)))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("kind", ["grey.png", "grey.tif", "wide.tif", "colour.png", "colour.tif"])
 def test_photographs_of_more_than_8_bits(tmp_path, bits, kind):
@@ -210,6 +193,22 @@ def test_photographs_of_more_than_8_bits(tmp_path, bits, kind):
         levels[0, 0], expected[0, 0] = 2**bits - 1, 255
         Image.fromarray(levels.astype(np.int32) if kind == "wide.tif" else levels).save(path)
     np.testing.assert_array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_deep_tiff_may_keep_each_colour_in_a_plane(tmp_path, compression):
+    levels = np.random.default_rng(0).integers(0, 2**16, (3, *SIZE)).astype(np.uint16)
+    tifffile.imwrite(
+        tmp_path / "deep.tif", levels, photometric="rgb", planarconfig="separate", compression=compression
+    )
+    np.testing.assert_array_equal(decode(tmp_path / "deep.tif").deep, levels.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_every_bit_of_a_deep_png_is_read(tmp_path, channels):
+    levels = np.random.default_rng(channels).integers(0, 2**16, (*SIZE, channels)).astype(np.uint16)
+    (tmp_path / "deep.png").write_bytes(png_of_16_bits(levels))
+    np.testing.assert_array_equal(decode(tmp_path / "deep.png").deep, levels)
 
 
 def test_a_file_s_own_depth_counts_however_dark_it_is(tmp_path):

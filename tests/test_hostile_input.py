@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import fuzz_inputs
 import numpy as np
 import pytest
 import torch
-from builders import photograph, tree, write_files, write_split
+from builders import photograph, png_of_16_bits, tree, write_files, write_split
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -148,6 +149,28 @@ def test_a_program_in_postscript_is_never_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a file with holes")
+def test_a_damaged_png_of_16_bit_colour_does_not_end_the_process(tmp_path):
+    """libpng's own way out, which torchvision takes with this, is a segmentation fault."""
+    whole = png_of_16_bits(np.zeros((40, 40, 3), np.uint16))
+    (tmp_path / "21.png").write_bytes(whole.replace(b"\x78\x9c", b"\x78\x00", 1))
+    with pytest.raises(DataError, match="21.png is cut off or damaged"):
+        read_image(tmp_path / "21.png")
+
+
+@pytest.mark.parametrize("lie", [(32997, 100_000), (322, 16)], ids=["depth", "a tile for all"])
+def test_a_tiff_whose_sizes_differ_is_refused_at_once(tmp_path, lie):
+    """A hundred thousand pictures in depth, or more tiles than there are: with tiles of a pixel, hours."""
+    rows = [(256, 40), (257, 40), (258, 16), (259, 1), (262, 2), (273, 8), (277, 3), (278, 40), (279, 9600)]
+    rows += [lie] + ([(323, 16), (324, 8), (325, 9600)] if lie[0] == 322 else [])
+    head = struct.pack("<4sI", b"II*\0", 9608) + bytes(9600) + struct.pack("<H", len(rows))
+    tail = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(rows)]
+    after = 9608 + 2 + 12 * len(rows) + 4
+    tail[2] = struct.pack("<HHII", 258, 3, 3, after)
+    (tmp_path / "21.tif").write_bytes(head + b"".join(tail) + bytes(4) + struct.pack("<3H", 16, 16, 16))
+    with pytest.raises(DataError, match=r"21\.tif is damaged, its sizes differ"):
+        read_image(tmp_path / "21.tif")
+
+
 def test_a_file_of_gigabytes_that_is_no_picture(tmp_path):
     with (tmp_path / "21.tif").open("wb") as file:
         file.truncate(8 * 1024**3)

@@ -12,7 +12,6 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from drive_unet.data.dicom import is_dicom, read_dicom
@@ -205,26 +204,49 @@ def _deep(path: Path, picture: Image.Image) -> np.ndarray | None:
         for tile in getattr(picture, "tile", ())
         if tile[3]
     ]
-    if picture.mode.startswith("I") or not any(";16" in each for each in layout):
+    bits = getattr(picture, "tag_v2", {}).get(_BITS, ())  # as Pillow itself forgets of a plane for a colour
+    if picture.mode.startswith("I") or not (any(";16" in each for each in layout) or 16 in bits):
         return None
     if picture.format == "PNG":
-        from torchvision.io import ImageReadMode, decode_png  # here: few photographs need it
-
-        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-        return decode_png(content, ImageReadMode.UNCHANGED).numpy().transpose(1, 2, 0)
+        return _deep_png(path, layout[0])
     if picture.format != "TIFF":
         return None
     import tifffile  # scikit-image needs it too
 
     try:
-        levels = tifffile.imread(path, key=0)
-    except ValueError as error:  # a compression for which another library would have to be installed
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            samples = picture.width * picture.height * page.samplesperpixel
+            pieces = int(np.prod(page.chunked))  # strips or tiles
+            if page.size != samples or len(page.dataoffsets) != pieces:  # or it may take hours
+                raise DataError(f"{path} is damaged, its sizes differ: copy or download the file again")
+            levels = page.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
         raise DataError(
             f"{path} has 16 bits a colour and is compressed in a way that cannot be read here: save it as "
             "PNG, or as TIFF without compression"
         ) from error
     planar = levels.ndim == 3 and levels.shape[0] <= 4 < levels.shape[-1]
     return np.moveaxis(levels, 0, -1) if planar else levels
+
+
+def _deep_png(path: Path, layout: str) -> np.ndarray:
+    """The (H, W, channels) uint16 of a PNG of 16-bit colour, whose bytes Pillow takes one at a time.
+
+    Ours rather than torchvision's `decode_png`, in which a damaged file ends the whole process.
+    """
+
+    def taken(layout: str) -> np.ndarray:
+        with Image.open(path) as picture:
+            picture.tile = [(*picture.tile[0][:3], layout)]  # type: ignore[list-item]
+            return np.asarray(picture)
+
+    if layout == "LA;16B":  # whose four bytes are as those of RGBA
+        both = taken("RGBA").astype(np.uint16)
+        return both[..., ::2] << 8 | both[..., 1::2]
+    return taken(layout).astype(np.uint16) << 8 | taken(layout.replace("16B", "16L"))
 
 
 def _held_by_tiff(path: Path) -> str:
