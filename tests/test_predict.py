@@ -117,6 +117,7 @@ def test_every_format_is_predicted_as_python_does_it(predict, weights, tmp_path)
 
 
 def test_dicom_of_any_name_is_read(predict, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
     folder = tmp_path / "in"
     folder.mkdir()
     write_dicom(folder / "IM0001", photograph(3))  # without an ending, as they come
@@ -127,6 +128,10 @@ def test_dicom_of_any_name_is_read(predict, tmp_path):
         assert np.abs(read_image(folder / f"{name}.dcm")[..., 0].astype(int) - RED_FREE).max() <= 1
     assert predict(folder)[0] == 0
     assert set(rows(tmp_path / "out")) == {"IM0001", "left.dcm", "right.dcm"}
+    odd = pydicom.dcmread(folder / "left.dcm")
+    odd.PixelData += bytes(4)  # of which pydicom warns
+    odd.save_as(folder / "odd.dcm")
+    assert np.array_equal(read_image(folder / "odd.dcm"), read_image(folder / "left.dcm"))
     (folder / "torn.dcm").write_bytes((folder / "left.dcm").read_bytes()[:600])
     code, said = predict(folder / "torn.dcm")
     assert code == 1 and "torn.dcm is a DICOM file without a picture that can be read" in said.err

@@ -32,14 +32,15 @@ _TURNS = {
 
 
 class _Silence:
-    """Silences warnings and what tifffile logs, mostly of odd metadata; what matters comes as an exception.
+    """Silences warnings and what is logged of TIFFs, mostly of odd metadata; what matters is raised.
 
     Both belong to the whole process, and two threads that each put back what they found may leave it
     silent. So the first one in silences, and the last one out puts back.
     """
 
     def __init__(self) -> None:
-        self.lock, self.inside, self.log = Lock(), 0, logging.getLogger("tifffile")
+        self.lock, self.inside = Lock(), 0
+        self.logs = [logging.getLogger(name) for name in ("tifffile", "PIL.TiffImagePlugin")]
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._alone)
 
@@ -56,14 +57,17 @@ class _Silence:
                 self.caught = warnings.catch_warnings()
                 self.caught.__enter__()
                 warnings.simplefilter("ignore")
-                self.disabled, self.log.disabled = self.log.disabled, True
+                self.disabled = [log.disabled for log in self.logs]
+                for log in self.logs:
+                    log.disabled = True
             self.inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self.lock:
             self.inside -= 1
             if self.inside == 0:
-                self.log.disabled = self.disabled
+                for log, disabled in zip(self.logs, self.disabled, strict=True):
+                    log.disabled = disabled
                 self.caught.__exit__(None, None, None)
 
 
@@ -86,7 +90,10 @@ def decode(path: str | Path) -> Picture:
         raise DataError(f"{path} {SPECIAL}")
     try:
         if is_dicom(path):
-            levels, full, frames = read_dicom(path, lambda width, height: _check_size(path, width, height))
+            with _SILENCE:
+                levels, full, frames = read_dicom(
+                    path, lambda width, height: _check_size(path, width, height)
+                )
             colour = levels.ndim == 3
             deep = levels if colour and levels.dtype == np.uint16 else None
             grey = levels if not colour else (levels / (full / 255)).round().astype(np.uint8)
