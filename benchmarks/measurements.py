@@ -2,14 +2,15 @@
 
     python benchmarks/measurements.py --weights fast synthetic-fast
     python benchmarks/measurements.py --weights fast synthetic-fast --save   # and keep the intervals' factors
+    python benchmarks/measurements.py --weights default --eyes 300 300 --save
     python benchmarks/measurements.py --weights fast --labelled path/to/HRF  # against manual labels
 
 Against manual labels, widths are also compared vessel by vessel, where the label and the network both have
 one: the mean calibres of a label with fine vessels and of an answer without them differ for that alone.
 
-Forty painted eyes are measured three ways; intervals are calibrated on thirty others. Every eye's numbers are
-kept in `benchmarks/runs/measurements`, so that a run goes on where it was stopped and a table costs nothing a
-second time. Budget: five to eight seconds an eye and network on one core.
+Painted eyes, forty unless told, are measured three ways; intervals are calibrated on thirty others. Every
+eye's numbers are kept in `benchmarks/runs/measurements`, so that a run goes on where it was stopped and a
+table costs nothing a second time. Budget: five to eight seconds an eye and network on one core.
 """
 
 from __future__ import annotations
@@ -42,8 +43,7 @@ from drive_unet.measurement import (
     with_spread,
 )
 
-CHECKED = range(7_000, 7_040)  # seeds of the eyes that are reported
-CALIBRATED = range(7_100, 7_130)  # of those that the factors are found on
+CHECKED, CALIBRATED = 7_000, 8_000  # first seeds of the eyes that are reported, and that factors are found on
 SHOWN = [key for key in MEASURES if key not in ("calibre_5", "calibre_25", "calibre_75")]
 _labels: dict[str, tuple[dict, Trace]] = {}  # by the name of the photograph
 REGIONS = ("whole", "B", "C")
@@ -141,13 +141,14 @@ def coverage(records: list[dict], factors: dict) -> tuple[float, np.ndarray]:
     return 100 * float(np.concatenate(inside).mean()), 100 * np.array([each.mean() for each in inside])
 
 
-def painted(names: list[str], workers: int, save: bool) -> None:
+def painted(names: list[str], eyes: tuple[int, int], workers: int, save: bool) -> None:
     calibrations = {}
+    parts = [range(first, first + count) for first, count in zip((CHECKED, CALIBRATED), eyes, strict=True)]
     for name in names:
         with ProcessPoolExecutor(workers) as pool:
-            seeds = [seed for pair in zip_longest(CHECKED, CALIBRATED) for seed in pair if seed is not None]
+            seeds = [seed for pair in zip_longest(*parts) for seed in pair if seed is not None]
             records = dict(zip(seeds, pool.map(run, [name] * len(seeds), seeds), strict=True))
-        checked, calibrated = ([records[seed] for seed in part] for part in (CHECKED, CALIBRATED))
+        checked, calibrated = ([records[seed] for seed in part] for part in parts)
         if name == names[0]:
             print(f"Painted truth against the true mask, {len(checked)} eyes:\n")
             print(table_of(checked, "painted", "label"), "\n")
@@ -228,6 +229,14 @@ def main(arguments: list[str] | None = None) -> None:
         "--photographs", metavar="NAME", nargs="+", help="of them, such as 01_h; all by default"
     )
     parser.add_argument("--field-of-view", type=float, metavar="DEGREES", help="of the labelled photographs")
+    parser.add_argument(
+        "--eyes",
+        nargs=2,
+        type=int,
+        default=(40, 30),
+        metavar=("CHECKED", "CALIBRATED"),
+        help="so many painted ones are reported, and factors are found on so many others",
+    )
     parser.add_argument("--save", action="store_true", help="keep the intervals' factors in the package")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     options = parser.parse_args(arguments)
@@ -235,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.weights:
             labelled(name, options.labelled, options.photographs, options.field_of_view)
     else:
-        painted(options.weights, options.workers, options.save)
+        painted(options.weights, options.eyes, options.workers, options.save)
 
 
 if __name__ == "__main__":

@@ -211,6 +211,13 @@ def test_every_bit_of_a_deep_png_is_read(tmp_path, channels):
     np.testing.assert_array_equal(decode(tmp_path / "deep.png").deep, levels)
 
 
+def test_values_beyond_16_bits_are_scaled_by_the_brightest(tmp_path):
+    levels = photograph(21)[..., 1].astype(np.int32)
+    Image.fromarray(levels * 1000).save(tmp_path / "wide.tif")
+    expected = np.round(levels * (255 / levels.max())).astype(np.uint8)
+    np.testing.assert_array_equal(read_image(tmp_path / "wide.tif")[..., 0], expected)
+
+
 def test_a_file_s_own_depth_counts_however_dark_it_is(tmp_path):
     dark = photograph(21)[..., 1].astype(np.uint16)  # at most 255 of 4095
     tifffile.imwrite(tmp_path / "dark.tif", dark, extratags=[(281, "H", 1, 4095, True)])

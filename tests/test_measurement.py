@@ -154,8 +154,16 @@ def test_the_fractal_dimension():
     square = np.pad(np.ones((150, 150), bool), 9)
     assert measure(square)["fractal_dimension"] == pytest.approx(2, abs=0.05)
     assert np.isnan(measure(square, fractal=False)["fractal_dimension"])
-    for angle in (0.1, 0.8, 1.3):
-        assert measure(line(240, 4, angle))["fractal_dimension"] == pytest.approx(1, abs=0.05)
+    for angle in np.arange(0, 12) * np.pi / 12:  # in boxes laid where they are fewest, 45 degrees had .5
+        for length, width in ((75, 3), (200, 3), (240, 4), (300, 20)):
+            assert measure(line(length, width, angle))["fractal_dimension"] == pytest.approx(1, abs=0.05)
+    diagonal = np.pad(np.eye(355, dtype=bool), 5)  # pixels that touch at their corners alone
+    crossed = line(300, 2, np.pi / 4) | line(300, 2, 3 * np.pi / 4)
+    for mask in (diagonal, diagonal[::-1], crossed):
+        assert measure(mask)["fractal_dimension"] == pytest.approx(1, abs=0.05)
+    dots = np.zeros((300, 300), bool)
+    dots[[5, 290], [5, 280]] = True
+    assert box_counting_dimension(dots) == 0
     for length, known in ((40, False), (60, True)):
         assert np.isfinite(measure(line(length, 3, 0.1))["fractal_dimension"]) == known
     for width in (1, 2, 3):

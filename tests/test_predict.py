@@ -481,8 +481,10 @@ def test_whatever_is_wrong_with_a_photograph_is_a_line_and_a_row(predict, tmp_pa
     Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "black.png")
     Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(folder / "nan.tif")
+    (folder / "link.png").symlink_to(folder / "nowhere.png")
     code, said = predict(folder)
     expected = {
+        "link.png": "cannot be read (No such file or directory)",
         "text.png": "is no image",
         "empty.jpg": "is no image",
         "torn.jpg": "is cut off or damaged",
@@ -497,7 +499,7 @@ def test_whatever_is_wrong_with_a_photograph_is_a_line_and_a_row(predict, tmp_pa
         assert sum(name in line and words in line for line in lines) == 1, (name, lines)
         assert table[name]["status"] == "failed" and words in table[name]["reason"]
     assert {name for name, row in table.items() if row["status"] == "done"} == {"good.png", "other.png"}
-    assert len(pictures(tmp_path / "out")) == 4 and "2 of 9 photographs" in said.out
+    assert len(pictures(tmp_path / "out")) == 4 and "2 of 10 photographs" in said.out
 
 
 @pytest.mark.parametrize("batch", [1, 2])

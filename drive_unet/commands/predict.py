@@ -247,7 +247,13 @@ class _Command:
     def made_of(self, photograph: Photograph) -> dict[str, Any]:
         """What a prediction is made of, for its record."""
         mask = self.masks.get(photograph)
-        parts = {"photograph": digest(photograph.path), "mask": None if mask is None else digest(mask)}
+        try:
+            parts = {"photograph": digest(photograph.path), "mask": None if mask is None else digest(mask)}
+        except OSError as error:
+            raise DataError(
+                f"{error.filename} cannot be read ({error.strerror or error}): copy the file there, or give "
+                "yourself permission to read it"
+            ) from error
         return parts | self.settings
 
     def names(self, photograph: Photograph) -> list[str]:
@@ -265,7 +271,7 @@ class _Command:
                 continue
             try:
                 made_of = self.made_of(photograph)
-            except OSError:
+            except DataError:
                 continue  # is told when it is read
             try:
                 complete = self.outputs.check(self.names(photograph), made_of)

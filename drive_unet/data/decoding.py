@@ -284,7 +284,7 @@ def white(path: str | Path, levels: np.ndarray, stated: float | None) -> float:
         )
     if stated is not None and top <= stated:
         return stated
-    depths = (1, 8, 16, 32, 64) if levels.dtype.kind == "f" else (1, 8, 10, 12, 14, 16, 24, 32)
+    depths = (1, 8, 16, 32, 64) if levels.dtype.kind == "f" else (1, 8, 10, 12, 14, 16)
     return next((2.0**depth - 1 for depth in depths if top <= 2.0**depth - 1), top)
 
 

@@ -26,7 +26,8 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Cameras save 10, 12 or 14 bits in files of 16. Such a file is scaled by the depth that it states itself (a
     TIFF's BitsPerSample or MaxSampleValue, a PNG's sBIT), else by the smallest usual one, 8, 10, 12, 14 or 16
-    bits, that holds its brightest value; floating-point files by 1, 255 or 65535 likewise.
+    bits, that holds its brightest value, or by this value where none does; floating-point files by 1, 255 or
+    65535 likewise.
 
     Args:
         path: an image file that Pillow reads, and 16-bit colour as PNG or TIFF; alpha is dropped, grey
