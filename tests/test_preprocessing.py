@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,26 @@ def test_fov_with_an_indentation_is_not_rounded_over():
 def test_frame_without_dark_surround_is_all_field_of_view(value):
     assert detect_fov(np.full((70, 90, 3), value, np.uint8)).all()
     assert detect_fov(data.retina()[500:900, 500:900]).all()
+
+
+@pytest.mark.parametrize("level", [128, 255])
+def test_a_surround_that_was_filled_in_is_none_of_the_field_of_view(level):
+    image = data.retina()
+    fov = detect_fov(image)
+    filled = np.where(fov[..., None], image, np.uint8(level))
+    assert dice(detect_fov(filled), fov) > 0.998
+    kept = io.BytesIO()
+    Image.fromarray(filled).save(kept, "JPEG", quality=85)
+    assert dice(detect_fov(np.asarray(Image.open(kept))), fov) > 0.998
+    two_corners = np.where(fov[..., None] | (np.arange(1411) < 700)[:, None], image, np.uint8(level))
+    assert not detect_fov(two_corners)[:100, :100].any()  # the darkest corner counts, as ever
+
+
+def test_a_surround_as_bright_as_a_retina_without_colour_cannot_be_told_from_it():
+    grey = np.asarray(Image.fromarray(data.retina()).convert("L"))
+    fov = detect_fov(grey)
+    assert dice(detect_fov(np.where(fov, grey, np.uint8(255))), fov) > 0.995
+    assert detect_fov(np.where(fov, grey, np.uint8(np.median(grey[fov])))).all()
 
 
 def test_unusable_frames_say_why():

@@ -15,7 +15,8 @@ from drive_unet.errors import DataError
 _WORKING_SIDE = 600  # px; larger photographs are searched on a copy shrunk to at most this side
 _BLACK_LEVEL = 8  # grey levels; a frame whose brightest pixels stay below shows nothing
 _RIM = 0.25  # the rim lies this far up the step from the surround to the typical retina
-_MAX_SURROUND = 0.35  # a surround brighter than this share of the retina is not a surround
+_MAX_SURROUND = 0.35  # a surround brighter than this share of the retina is none, unless it is even:
+_EVEN = 4  # grey levels; a surround that was filled in, white or grey, varies no more, corners and channels
 _MIN_SOLIDITY = (
     0.97  # notches cost a FOV less than the rest of its convex hull; darkness at the rim costs more
 )
@@ -32,7 +33,8 @@ def detect_fov(image: np.ndarray) -> np.ndarray:
         image: (H, W, 3) or (H, W) uint8.
 
     Returns:
-        (H, W) bool, True inside. The whole frame if the corners are not dark, as in a crop of the retina.
+        (H, W) bool, True inside. The whole frame if the corners are neither dark nor all of one even white or
+        grey, as in a crop of the retina.
 
     Raises:
         DataError: if the image is not uint8 of that shape, is black, or shows only a speck.
@@ -60,11 +62,16 @@ def detect_fov(image: np.ndarray) -> np.ndarray:
     margin = max(3.0, 6.0 * noise)
     lit = brightness > level + margin
     retina = float(np.median(brightness[lit])) if lit.any() else brightest
-    if level > _MAX_SURROUND * retina:
-        return np.ones((height, width), dtype=bool)
+    bright = level > _MAX_SURROUND * retina
+    if bright:
+        brightness, level, margin = _off_even_surround(small), 0.0, 2.0 * _EVEN
+        lit = brightness > margin
+        retina = float(np.median(brightness[lit])) if lit.any() else 0.0
 
     region = brightness > level + max(margin, _RIM * (retina - level))
     region = _largest_solid(region)
+    if bright and (region.sum() < _MIN_AREA * region.size or _solidity(region) < _MIN_SOLIDITY):
+        return np.ones((height, width), dtype=bool)
     if region.sum() < _MIN_AREA * region.size:
         raise DataError(
             f"Only {region.mean():.1%} of the image is brighter than its dark surround, too little for a "
@@ -92,6 +99,18 @@ def _surround(brightness: np.ndarray) -> tuple[float, float]:
     corner = min((brightness[r, c].astype(np.float32) for r in rows for c in columns), key=np.median)
     level = float(np.median(corner))
     return level, 1.4826 * float(np.median(np.abs(corner - level)))
+
+
+def _off_even_surround(image: np.ndarray) -> np.ndarray:
+    """How far each pixel is off the white or grey of all four corners (H, W); 0 where they are not even."""
+    side = max(2, min(image.shape[:2]) // 40)
+    rows = np.concatenate([image[:side], image[-side:]])
+    corners = np.concatenate([rows[:, :side], rows[:, -side:]], axis=1)
+    low, high = np.percentile(corners, (2, 98))
+    if high - low > _EVEN:
+        return np.zeros(image.shape[:2], np.float32)
+    off = np.abs(image - np.float32(np.median(corners)))
+    return off.max(axis=2) if off.ndim == 3 else off
 
 
 def _solidity(region: np.ndarray) -> float:
