@@ -9,7 +9,7 @@ import skimage.data
 from PIL import Image
 from scipy import ndimage
 
-from drive_unet import DataError, assess
+from drive_unet import DataError, assess, detect_fov
 from drive_unet.painter.painting import paint
 from drive_unet.preprocessing.quality import BLURRED, BRIGHT, CUT_OFF, DARK, NO_FUNDUS, Quality
 
@@ -39,6 +39,17 @@ def test_a_dark_photograph_without_colour_has_no_cover(seed):
 @pytest.mark.parametrize("level", [20, 64])
 def test_a_dull_cover_cuts_the_field_of_view_off(level):
     assert CUT_OFF in assess(cut(RETINA, "right", level)).reasons
+
+
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_white_that_reaches_the_edge_of_the_frame_cuts_the_field_of_view_off(side):
+    assert assess(cut(RETINA, side, 255)).reasons == (CUT_OFF,)
+
+
+@pytest.mark.parametrize("level", [128, 255])
+def test_a_surround_that_was_filled_in_spoils_nothing(level):
+    fov = detect_fov(RETINA)
+    assert assess(np.where(fov[..., None], RETINA, np.uint8(level))).good
 
 
 def test_a_map_of_vessels_is_no_fundus_photograph():

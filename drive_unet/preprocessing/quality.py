@@ -36,7 +36,8 @@ _GREY_DIM = 0.313  # the same without colour, which is darker than red: as littl
 _MAP = 0.18  # of the brightest hundredth: darker is most of a map of vessels (.02), and of no retina (.34)
 _FLAT, _FEW = 5, 0.05  # pixels across of one colour, of which a cover is made; share of the FOV that is none
 _DULL = 40  # below it a retina without colour has even places, too, but of several levels
-_BLACK, _WHITE = 8, 250  # between them a cover's levels lie: beyond, a photograph may be cut off or clipped
+_BLACK, _WHITE = 8, 250  # between them a cover's levels lie: beyond, a photograph may be cut off or clipped;
+# white is a cover's where it reaches the edge of the frame
 _GLARE, _VEIL = 0.475, 0.55  # what is light where no veil is: exposure lifts green, a veil lifts blue as much
 
 
@@ -162,7 +163,11 @@ def _uncovered(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
     """The field of view (H, W) bool without what lies under one even colour."""
     low, high = (find(image, (_FLAT, _FLAT, 1)) for find in (ndimage.minimum_filter, ndimage.maximum_filter))
     flat = fov & (high - low <= 1).all(axis=2)
-    flat &= (image.max(axis=2) > _BLACK) & (image.min(axis=2) < _WHITE)
+    white = flat & (image.min(axis=2) >= _WHITE)
+    flat &= (image.max(axis=2) > _BLACK) & ~white
+    edge = np.zeros_like(white)
+    edge[[0, -1]], edge[:, [0, -1]] = white[[0, -1]], white[:, [0, -1]]
+    flat |= ndimage.binary_propagation(edge, mask=white)
     if flat.sum() <= _FEW * fov.sum():
         return fov
     colour = np.median(image[flat], axis=0)
