@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV"}
     }
     folder = ROOT / f".venv-{options.versions}"
-    tests = arguments[cut + 1 :] or [*TESTS, *(() if options.versions == "newest" else OLDER)]
+    tests = [*(arguments[cut + 1 :] or TESTS), *(() if options.versions == "newest" else OLDER)]
     test = [str(interpreter_of(folder)), "-m", "pytest", *tests]
     for command in [*commands(uv, options.versions, project, folder, options.keep), test]:
         print("$", *command, flush=True)
