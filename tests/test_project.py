@@ -121,7 +121,7 @@ def test_what_follows_two_dashes_goes_to_pytest(monkeypatch):
         check_versions.subprocess, "run", lambda command, **_: ran.append(command) or Namespace(returncode=0)
     )
     assert check_versions.main(["lowest", "--keep", "--", "tests/test_losses.py", "-x"]) == 0
-    assert ran[-1][1:] == ["-m", "pytest", "tests/test_losses.py", "-x"]
+    assert ran[-1][1:] == ["-m", "pytest", "tests/test_losses.py", "-x", "-W", "default"]
 
 
 def test_rooms_import_one_way(monkeypatch):
