@@ -90,6 +90,16 @@ def test_file_of_something_else(tmp_path):
     refused(lambda: find_drive(tmp_path / "DRIVE.rar"), "DRIVE.rar", "neither a folder nor a zip archive")
 
 
+@pytest.mark.parametrize(
+    "name", ["stare-images.tar", "labels-ah/im0001.ah.ppm.gz", "FIVES A Fundus Image.rar"]
+)
+def test_archives_of_a_kind_that_is_not_read_are_named(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"packed")
+    refused(lambda: find_dataset(tmp_path), str(tmp_path), Path(name).name, "unpack them", untouched=tmp_path)
+    refused(lambda: find_dataset(tmp_path / name), name, "neither a folder nor a zip archive", "unpack it")
+
+
 def test_one_part_is_named(root):
     refused(lambda: find_drive(root / "training"), str(root / "training"), "one part of DRIVE only")
 

@@ -31,6 +31,7 @@ from drive_unet.data.pairing import (
     VESSELS,
     Pair,
     child,
+    folders,
     images,
     listed,
     match,
@@ -44,6 +45,8 @@ VARIABLE = "DRIVE_UNET_DATA"
 FALLBACK = (
     "DRIVE was not found: the embedded painted dataset is used instead (the README says how to place DRIVE)."
 )
+
+_PACKED = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz"})
 
 _shown: set[str] = set()  # whose terms were printed
 
@@ -179,7 +182,8 @@ def _collect(path: Path) -> DriveFolder:
         return _descend(path, path)
     if path.suffix.lower() != ".zip":
         raise DataError(
-            f"{path} is neither a folder nor a zip archive: name the folder that holds training and test"
+            f"{path} is neither a folder nor a zip archive: unpack it if it is packed otherwise, and name "
+            "the folder with the dataset's files"
         )
     dataset = _look_inside(unpack(path), path)
     return dataset or _drive(path, zipped_splits(path))
@@ -214,6 +218,13 @@ def _descend(folder: Path, root: Path) -> DriveFolder:
         raise DataError(
             f"{root} holds {listed(archives)}, not called as the archives of known datasets are: name the "
             "archive itself, or call those of DRIVE's parts training.zip and test.zip"
+        )
+    within = (entry for place in (root, *folders(root)) for entry in sorted(place.iterdir()))
+    packed = [entry for entry in within if entry.suffix.lower() in _PACKED]
+    if packed:
+        raise DataError(
+            f"{root} holds {listed(packed, 4)}, packed in a way that is not read here, as STARE and FIVES "
+            "are published: unpack them, and what is packed inside them, and name the folder"
         )
     raise DataError(
         f"{root} holds neither folders named training and test nor the archives training.zip and test.zip, "
