@@ -14,7 +14,7 @@ from threading import Barrier, Event
 import numpy as np
 import pytest
 import tifffile
-from builders import SIZE, disc, grey, photograph, tree, write_split, zipped
+from builders import SIZE, disc, grey, photograph, tree, write_files, write_split, zipped
 from PIL import Image
 
 from drive_unet.data import DRIVEDataset, archives, load_drive, read_image, read_mask
@@ -192,6 +192,16 @@ def test_copy_of_80_renumbered_files(tmp_path):
         "flipped and renumbered",
         "official",
     )
+
+
+@pytest.mark.parametrize("count", [4, 80])
+def test_photographs_of_another_set_in_folders_named_as_drive_s(tmp_path, count):
+    files = {f"train/image/{n}.png": photograph(n) for n in range(count)}
+    files |= {f"train/1st_manual/{n}.png": tree(n) for n in range(count)}
+    write_files(tmp_path, files | {"test/image/0.png": photograph(99)})
+    refused(lambda: find_dataset(tmp_path), "0.png, 1.png", "call their folders images and labels", "train")
+    (tmp_path / "train" / "1st_manual").rename(tmp_path / "train" / "labels")
+    assert len(find_dataset(tmp_path / "train").training) == count
 
 
 def test_test_pictures_among_the_training_pictures(root):

@@ -483,6 +483,15 @@ def test_labels_in_a_folder_of_masks_are_told_once(tmp_path):
     assert checked(tmp_path / "mine").code == 0
 
 
+def test_labels_called_masks_of_a_set_that_is_not_drive_s(tmp_path):
+    files = {f"train/image/{n}.png": photograph(n + 500) for n in range(8)}
+    files |= {f"train/mask/{n}.png": tree(n + 500) for n in range(8)}
+    report = checked(write_files(tmp_path / "kaggle", files))
+    assert finding(report, "fov-is-label").do == "rename the folder mask to labels"
+    (tmp_path / "kaggle" / "train" / "mask").rename(tmp_path / "kaggle" / "train" / "labels")
+    assert checked(tmp_path / "kaggle" / "train").code == 0
+
+
 def test_one_fault_is_one_finding_whatever_its_share(few):
     for number, radius in ((21, 28), (22, 26), (23, 24)):
         y, x = np.mgrid[: SIZE[0], : SIZE[1]]

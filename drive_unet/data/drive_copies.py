@@ -126,6 +126,12 @@ def _check_numbers(image_dir: Path, split: str, present: dict[int, Path]) -> Non
     expected = NUMBERS[split]
     span = f"{expected[0]:02d} to {expected[-1]}"
     foreign = [file for number, file in sorted(present.items()) if number not in expected]
+    if foreign and not is_drives(image_dir):
+        raise DataError(
+            f"{image_dir} holds {listed(foreign)}, but DRIVE's {split} pictures are numbered {span}: if they "
+            f"are not DRIVE's, call their folders images and labels and name {image_dir.parent}, else "
+            "download the official archives"
+        )
     if split == "training" and len(present) > 60 and foreign:
         raise DataError(
             f"{image_dir} holds {len(present)} files, a copy in circulation whose pictures were flipped and "

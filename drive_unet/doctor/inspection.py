@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from drive_unet.data.by_names import SPLITS
 from drive_unet.data.decoding import decode, grey_levels
-from drive_unet.data.drive_copies import DRIVE, NUMBERS
+from drive_unet.data.drive_copies import DRIVE, NUMBERS, is_drives
 from drive_unet.data.known import Known, checksum, is_known_label, photograph_of
 from drive_unet.data.pairing import LABELS, VESSELS, Pair
 from drive_unet.data.reading import check_fov, check_vessels, read_image, read_mask
@@ -219,7 +219,8 @@ def _misplaced(pair: Pair, path: Path) -> Finding:
         do = f"exchange {pair.vessels.parent.name} and {folder.name} if they were mixed up, or remove it"
     else:
         split = folder.parent.name.lower() in chain.from_iterable(SPLITS.values())
-        do = f"rename the folder {folder.name} to {VESSELS[0] if split else LABELS[0]}"
+        drives = split and is_drives(pair.image.parent)
+        do = f"rename the folder {folder.name} to {VESSELS[0] if drives else LABELS[0]}"
     return Finding(ERROR, "fov-is-label", what, do, [path])
 
 
