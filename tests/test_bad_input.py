@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
+import struct
 import warnings
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Event
@@ -14,11 +17,12 @@ from threading import Barrier, Event
 import numpy as np
 import pytest
 import tifffile
-from builders import SIZE, disc, grey, photograph, tree, write_files, write_split, zipped
+from builders import SIZE, disc, grey, palette, photograph, tree, write_files, write_split, zipped
 from PIL import Image
 
 from drive_unet.data import DRIVEDataset, archives, load_drive, read_image, read_mask
 from drive_unet.data.find import find_dataset, find_drive
+from drive_unet.data.reading import read_prediction
 from drive_unet.errors import DataError
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -234,6 +238,18 @@ def test_any_file_cut_off_anywhere(tmp_path, suffix, share):
     Image.fromarray(photograph(1, (200, 210))).save(path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     refused(lambda: read_image(path), str(path), "again")
+
+
+def test_a_palette_with_more_transparencies_than_colours(tmp_path):
+    content = io.BytesIO()
+    picture = palette(tree())
+    picture.save(content, "PNG", transparency=bytes(2))
+    before, after = content.getvalue().split(b"\0\0\0\2tRNS")
+    chunk = b"tRNS" + bytes(300)
+    broken = before + struct.pack(">I", 300) + chunk + struct.pack(">I", zlib.crc32(chunk)) + after[6:]
+    (tmp_path / "21.png").write_bytes(broken)
+    for read in (read_image, read_mask, read_prediction):
+        refused(lambda read=read: read(tmp_path / "21.png"), "21.png", "damaged")
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><title>Log in</title>", b"II*\0" + b"\xff" * 64])

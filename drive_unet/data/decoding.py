@@ -109,6 +109,7 @@ def decode(path: str | Path) -> Picture:
                 upright = picture.copy()
             else:
                 upright = picture.transpose(turn)
+            with_alpha(upright)  # which a palette with too many transparencies does not survive: said here
             pages = _pages(picture)  # last: looking for more, it leaves a damaged file at any page
         if deep is not None and turn is not None:
             channels = [Image.fromarray(deep[..., i]).transpose(turn) for i in range(deep.shape[-1])]
