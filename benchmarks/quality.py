@@ -66,8 +66,8 @@ def spoiled(image: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
     for side in ("left", "right", "top", "bottom"):
         yield f"{side} half missing", CUT_OFF, cut(image, side)
     yield "right half black", CUT_OFF, cut(image, "right", level=0)
-    for side, level in (("left", 128), ("right", 64), ("top", 128), ("bottom", 200)):
-        yield f"{side} half grey, {level}", CUT_OFF, cut(image, side, level)
+    for side, level in (("left", 128), ("right", 64), ("top", 128), ("bottom", 200), ("left", 255)):
+        yield f"{side} half even, {level}", CUT_OFF, cut(image, side, level)
     for name, weights in (("luminance", (0.299, 0.587, 0.114)), ("green", (0, 1, 0))):
         grey = np.repeat(np.round(image @ np.array(weights)).astype(np.uint8)[..., None], 3, axis=2)
         yield f"{name} alone", "", grey

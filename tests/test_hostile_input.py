@@ -339,6 +339,18 @@ def test_a_damaged_member_is_the_archive_s_fault_and_not_the_cache_s(tmp_path, m
         unpack(path)
 
 
+def test_a_member_whose_name_is_no_text_is_damage(tmp_path):
+    path = tmp_path / "training.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("training/images/21_training.tif", b"")
+    content = bytearray(path.read_bytes())
+    content[7] |= 8  # its name is UTF-8, says the member's own header
+    content[30] = 0xA6
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"training\.zip is not a complete zip archive"):
+        unpack(path)
+
+
 def test_a_file_that_is_a_folder_as_well_is_refused(tmp_path):
     path = tmp_path / "training.zip"
     with zipfile.ZipFile(path, "w") as opened:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import time
 import zipfile
@@ -72,7 +73,7 @@ def unpack(archive: Path) -> Path:
             wanted = _vetted(archive, opened)
             if not _intact(target, wanted):
                 _extract(archive, opened, wanted, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, struct.error) as error:
         raise DataError(
             f"{archive} is not a complete zip archive (an interrupted download, or a web page saved under "
             "that name): download it again"

@@ -25,7 +25,7 @@ NO_FUNDUS = "not a fundus photograph"
 _SIDE = 400  # pixels across the field of view, at which everything is measured
 _ON_CIRCLE = 0.012  # of the radius; so near to a circle the rim of a field of view runs
 _ARC = 0.12  # of a circle, at least, that the rim of a disc follows, however much of it is cut off
-_COMPLETE = 0.683  # of its circle, at least, that a field of view fills; HRF's 84 %, a half 50 % or less
+_COMPLETE = 0.684  # of its circle, at least, that a field of view fills; HRF's 84 %, a half 50 % or less
 _REDDISH, _HUE = 0.8, (-12.0, 35.0)  # share of pixels with red >= green >= blue; degrees around red
 _GREY = 0.06  # of saturation, below which a picture has no colour
 _ROUGH = 0.055  # relative contrast of structures about 1/40 of the width; a retina has about .03, a cat .07
