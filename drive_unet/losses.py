@@ -6,7 +6,8 @@ Every loss is called as ``loss(logits, vessels, fov)``:
 - ``vessels``: (B, 1, H, W), exactly {0, 1}, any dtype;
 - ``fov``: (B, 1, H, W), exactly {0, 1}, any dtype; None counts every pixel;
 
-and returns a scalar float tensor.
+and returns a scalar float tensor. Other shapes raise a ValueError: without their channel labels would be
+spread over the whole batch, and the loss be another one without a word.
 
 Ours rather than MONAI's, which know no field of view; that of clDice is tested against it.
 """
@@ -34,7 +35,7 @@ def bce_loss(logits: Tensor, vessels: Tensor, fov: Tensor | None = None) -> Tens
         >>> round(float(bce_loss(logits, vessels)), 4)  # log 2: half sure of everything
         0.6931
     """
-    fov = _weights(fov, logits)
+    fov = _weights(logits, vessels, fov)
     pixelwise = F.binary_cross_entropy_with_logits(
         logits.float(), vessels.to(logits.device).float(), reduction="none"
     )
@@ -54,7 +55,7 @@ def dice_loss(logits: Tensor, vessels: Tensor, fov: Tensor | None = None, smooth
         >>> round(float(dice_loss(100 * (2 * vessels - 1), vessels)), 4)
         0.0
     """
-    fov = _weights(fov, logits)
+    fov = _weights(logits, vessels, fov)
     probability, vessels = torch.sigmoid(logits.float()) * fov, vessels.to(logits.device) * fov
     intersection = (probability * vessels).sum()
     return 1 - (2 * intersection + smooth) / (probability.sum() + vessels.sum() + smooth)
@@ -78,7 +79,7 @@ def cldice_loss(
         >>> round(float(cldice_loss(100 * (2 * vessels - 1), vessels)), 4)
         0.0
     """
-    fov = _weights(fov, logits)
+    fov = _weights(logits, vessels, fov)
     probability, vessels = torch.sigmoid(logits.float()) * fov, vessels.to(logits.device) * fov
     predicted_skeleton = soft_skeleton(probability, iterations)
     with torch.no_grad():
@@ -191,7 +192,14 @@ def loss_of(loss: Loss, logits: Tensor, vessels: Tensor, fov: Tensor | None) -> 
     raise DataError(f"the loss gives {fault}, not one number that depends on the logits: {remedy}")
 
 
-def _weights(fov: Tensor | None, logits: Tensor) -> Tensor:
+def _weights(logits: Tensor, vessels: Tensor, fov: Tensor | None) -> Tensor:
+    """The field of view as weights; ValueError where labels or field of view are shaped otherwise."""
+    for name, mask in (("vessels", vessels), ("fov", fov)):
+        if mask is not None and mask.shape != logits.shape:
+            raise ValueError(
+                f"{name} of shape {tuple(mask.shape)} do not belong to logits of {tuple(logits.shape)}: all "
+                "are (B, 1, H, W), so give a mask that is (B, H, W) its channel by mask[:, None]"
+            )
     return torch.ones_like(logits, dtype=torch.float32) if fov is None else fov.to(logits.device).float()
 
 

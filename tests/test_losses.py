@@ -111,3 +111,12 @@ def test_combine_weighs_and_refuses_unknown_names(vessel):
         combine(focal=1)
     with pytest.raises(ValueError, match="none given"):
         combine()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_masks_of_another_shape_are_refused(name, vessel):
+    logits = torch.zeros(2, 1, 32, 32)
+    both = vessel.expand(2, 1, 32, 32)
+    for vessels, fov in ((both[:, 0], None), (vessel, None), (both, both[:, 0])):
+        with pytest.raises(ValueError, match=r"of shape .* do not belong to logits of \(2, 1, 32, 32\)"):
+            LOSSES[name](logits, vessels, fov)
