@@ -25,7 +25,7 @@ from drive_unet.commands import main as command_line
 from drive_unet.commands.main import main
 from drive_unet.data.pairing import match
 from drive_unet.inference import Segmenter
-from drive_unet.outputs import RECORD
+from drive_unet.outputs import RECORD, Outputs
 from drive_unet.painter import painting
 from drive_unet.painter.painting import make_dataset, paint
 from drive_unet.painter.store import PLAIN, image_seed
@@ -259,6 +259,15 @@ def test_an_interrupted_training_says_how_to_go_on(own, run, tmp_path, monkeypat
     assert program == "drive-unet" and main(arguments) == 0
     weights, unbroken = (UNet.from_pretrained(folder).state_dict() for folder in (out, run))
     assert all(torch.equal(value, unbroken[name]) for name, value in weights.items())
+
+
+def test_demo_tells_of_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(Outputs, "note", full)
+    assert main(["demo", "--out", str(tmp_path / "out"), "--data", "embedded"]) == 1
+    assert "out cannot be written (No space left on device)" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_demo_makes_the_whole_trip(tmp_path, capsys):

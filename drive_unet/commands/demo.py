@@ -12,7 +12,7 @@ from drive_unet.evaluation.evaluator import compare, evaluate, evaluate_second_o
 from drive_unet.inference import predict_all, segment
 from drive_unet.models import UNet
 from drive_unet.outputs import Outputs
-from drive_unet.training.checkpoints import BEFORE, BEST, LAST
+from drive_unet.training.checkpoints import BEFORE, BEST, LAST, written_into
 from drive_unet.training.history import LOG
 from drive_unet.training.loop import fit
 
@@ -41,8 +41,9 @@ def run(options: argparse.Namespace) -> None:
     if options.overwrite:
         for name in (BEST, LAST, BEFORE, LOG):
             (out / name).unlink(missing_ok=True)
-    for name in (BEST, LAST, BEFORE, LOG):  # written by `fit`, more than once
-        outputs.note(name, made_of)
+    with written_into(out):
+        for name in (BEST, LAST, BEFORE, LOG):  # written by `fit`, more than once
+            outputs.note(name, made_of)
     plots.use_style()
 
     torch.manual_seed(options.seed)

@@ -18,9 +18,10 @@ from drive_unet.data.layouts import PUBLISHED
 
 _PUBLISHED = [layout.name for layout in PUBLISHED]
 DATA = (
-    f"{', '.join(_PUBLISHED[:-1])} or {_PUBLISHED[-1]} as downloaded (folder or zips), 'embedded', or a "
-    "folder of your own with images/ and labels/, and fov/ or mask/ and second_observer/ if you have any; by "
-    "default $DRIVE_UNET_DATA, then data/DRIVE, then the embedded painted photographs"
+    f"{', '.join(_PUBLISHED[:-1])} or {_PUBLISHED[-1]} as downloaded (folder or zips; other archives "
+    "unpacked), 'embedded', or a folder of your own with images/ and labels/, and fov/ or mask/ and "
+    "second_observer/ if you have any; by default $DRIVE_UNET_DATA, then data/DRIVE, then the embedded "
+    "painted photographs"
 )
 WEIGHTS = "packaged weights by name, a .safetensors file, or the folder of a run (default: default)"
 DEVICE = "such as cpu, cuda, cuda:1 or mps; by default cuda where there is one, else cpu"
