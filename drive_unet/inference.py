@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 
 from drive_unet.data.beside import fov_beside
 from drive_unet.data.reading import read_image
-from drive_unet.models import evaluating, fused, logits_of
+from drive_unet.models import evaluating, fused, logits_of, refuse_no_network
 from drive_unet.preprocessing.fov import width_of
 from drive_unet.preprocessing.prepare import Prepared, prepare
 from drive_unet.preprocessing.rim import Rim
@@ -210,11 +209,7 @@ class Segmenter:
                 f"field_of_view {field_of_view:g} is no angle of a fundus camera, {ANGLES[0]:g} to "
                 f"{ANGLES[1]:g} degrees: give the one in its manual, or none"
             )
-        if not isinstance(model, nn.Module):
-            raise ValueError(
-                f"a network is needed, not {shorten(repr(model), 60)}: UNet.from_pretrained loads one by its "
-                "name"
-            )
+        refuse_no_network(model)
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"threshold {threshold:g} is no probability: choose one of 0 to 1")
         self.preprocessing = getattr(model, "preprocessing", None)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Self
 
 import torch
@@ -65,6 +66,14 @@ def learned_from(notes: Mapping[str, Any]) -> frozenset[str] | None:
         known.update(record["fingerprints"])
         record = record.get("before")
     return frozenset(known)
+
+
+def refuse_no_network(model: object) -> None:
+    """DataError for what is no network, such as the name of weights."""
+    if not isinstance(model, nn.Module):
+        raise DataError(
+            f"a network is needed, not {shorten(repr(model), 60)}: UNet.from_pretrained loads one by its name"
+        )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from drive_unet.doctor.inspection import ERROR, NOTE, WARNING, Finding, worst_fi
 from drive_unet.errors import DataError
 from drive_unet.losses import bce_loss
 from drive_unet.metrics.exact import count
-from drive_unet.models import copied, evaluating, logits_of
+from drive_unet.models import copied, evaluating, logits_of, refuse_no_network
 from drive_unet.preprocessing.prepare import standardise
 from drive_unet.training.processes import callers_generators
 from drive_unet.training.watch import first_not_finite, likely_causes
@@ -138,10 +137,7 @@ def diagnose(model: nn.Module, dataset: Any, *, steps: int = STEPS, seed: int = 
         DataError: if the dataset is empty, has no labels, its items are something else, or the network does
             not answer with logits of their size.
     """
-    if not isinstance(model, nn.Module):
-        raise DataError(
-            f"a network is needed, not {shorten(repr(model), 60)}: UNet.from_pretrained loads one by its name"
-        )
+    refuse_no_network(model)
     result = Diagnosis()
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     items = [_item(item, device) for item in _items(model, dataset)]

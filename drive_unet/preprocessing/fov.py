@@ -150,6 +150,15 @@ def width_of(fov: np.ndarray) -> int:
     return int(columns[-1] - columns[0] + 1) if len(columns) else 0
 
 
+def refuse_other_size(fov: np.ndarray, image: np.ndarray) -> None:
+    """DataError for a field of view (H, W) that is not of the size of its photograph (H, W[, 3])."""
+    if fov.shape != image.shape[:2]:
+        raise DataError(
+            f"the field of view is {fov.shape} and the photograph {image.shape[:2]} (height, width): give "
+            "the mask that belongs to it"
+        )
+
+
 def as_uint8_image(image: np.ndarray, caller: str, channels: int | None = None) -> np.ndarray:
     """The array itself; DataError if it is not an image of that kind. `channels` 1, 3, or None for either."""
     image = np.asarray(image)

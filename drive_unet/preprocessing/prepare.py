@@ -18,7 +18,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from drive_unet.errors import DataError
-from drive_unet.preprocessing.fov import detect_fov, width_of
+from drive_unet.preprocessing.fov import detect_fov, refuse_other_size, width_of
 
 _SURE = np.float32(1e-4)  # nearer to 0 and 1 a probability says no more
 DEGREES = 45.0  # that the camera of DRIVE sees, across the field of view
@@ -134,11 +134,7 @@ def prepare(
     else:
         fov = np.asarray(fov)
         fov = (fov[0] if fov.ndim == 3 else fov).astype(bool)
-        if fov.shape != image.shape[:2]:
-            raise ValueError(
-                f"the field of view is {fov.shape} and the photograph {image.shape[:2]} (height, width): "
-                "give the mask that belongs to it"
-            )
+        refuse_other_size(fov, image)
     if degrees is not None and not 0 < degrees < float("inf"):
         raise ValueError(f"degrees={degrees}: a camera's angle is more than 0")
     preprocessing = preprocessing or Preprocessing()

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from drive_unet.errors import DataError
-from drive_unet.preprocessing.fov import as_uint8_image, box, detect_fov
+from drive_unet.preprocessing.fov import as_uint8_image, box, detect_fov, refuse_other_size
 from drive_unet.preprocessing.prepare import rescale, rescale_mask
 
 BLURRED = "blurred"
@@ -77,11 +77,8 @@ def assess(image: np.ndarray, fov: np.ndarray | None = None) -> Quality:
         DataError: if the image is not uint8 of that shape, or the field of view not of its size.
     """
     image = as_uint8_image(image, "assess", channels=3)
-    if fov is not None and fov.shape != image.shape[:2]:
-        raise DataError(
-            f"the field of view is {fov.shape} and the photograph {image.shape[:2]} (height, width): give "
-            "the mask that belongs to it"
-        )
+    if fov is not None:
+        refuse_other_size(fov, image)
     step = max(1, min(image.shape[:2]) // _SIDE)
     brightness = image[::step, ::step].max(axis=2)
     if brightness.max() - brightness.min() < 8:  # a frame of one colour
